@@ -1,0 +1,3 @@
+//! colinux-abi
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! colinux-cpu
+#![no_std]

@@ -1,0 +1,3 @@
+//! colinux-logic
+#![no_std]
+#![forbid(unsafe_code)]

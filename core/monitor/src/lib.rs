@@ -1,0 +1,2 @@
+//! colinux-monitor
+#![no_std]

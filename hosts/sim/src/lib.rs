@@ -1,0 +1,2 @@
+//! colinux-sim
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! kbind-resolve
+#![forbid(unsafe_code)]

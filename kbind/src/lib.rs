@@ -1,0 +1,2 @@
+//! kbind
+#![no_std]

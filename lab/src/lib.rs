@@ -1,0 +1,2 @@
+//! colinux-lab
+#![forbid(unsafe_code)]

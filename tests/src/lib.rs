@@ -1,0 +1,2 @@
+//! colinux-tests
+#![forbid(unsafe_code)]

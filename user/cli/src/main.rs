@@ -1,0 +1,4 @@
+//! colinux
+#![forbid(unsafe_code)]
+
+fn main() {}

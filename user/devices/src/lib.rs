@@ -1,0 +1,2 @@
+//! colinux-devices
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! colinux-loader
+#![forbid(unsafe_code)]

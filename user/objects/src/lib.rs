@@ -1,0 +1,2 @@
+//! colinux-objects
+#![forbid(unsafe_code)]

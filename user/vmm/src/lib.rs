@@ -1,0 +1,2 @@
+//! colinux-vmm
+#![forbid(unsafe_code)]
