@@ -1,0 +1,269 @@
+//! The driver's interface. `/dev/colinux` makes VMs; a VM file makes vCPUs, holds memory and may be mapped (`mmap` offset = guest-physical
+//! address, the range must lie within one extent); a vCPU file runs. All structs are `repr(C)`, fixed width, the same on LP64 and LLP64.
+//!
+//! Numbers follow Linux' `_IOC` (include/uapi/asm-generic/ioctl.h), so that size and direction are part of the number: a mismatch is ENOTTY.
+
+use core::mem::size_of;
+
+const TYPE: u32 = 0xc0;
+
+const fn ioc(direction: u32, number: u32, size: usize) -> u32 {
+    direction << 30 | (size as u32) << 16 | TYPE << 8 | number
+}
+
+const fn w<T>(number: u32) -> u32 {
+    ioc(1, number, size_of::<T>())
+}
+
+const fn r<T>(number: u32) -> u32 {
+    ioc(2, number, size_of::<T>())
+}
+
+const fn wr<T>(number: u32) -> u32 {
+    ioc(3, number, size_of::<T>())
+}
+
+/// On the device: facts about the driver and the host. Out: [`Info`]. This number never changes, so that versions can be told apart.
+pub const GET_INFO: u32 = r::<Info>(0x10);
+/// On the device: make a VM. In: [`CreateVm`]. Returns a VM file.
+pub const CREATE_VM: u32 = w::<CreateVm>(0x11);
+/// On a VM: take memory from the host. In and out: [`AddMemory`].
+pub const ADD_MEMORY: u32 = wr::<AddMemory>(0x20);
+/// On a VM: list the extents. In and out: [`GetExtents`].
+pub const GET_EXTENTS: u32 = wr::<GetExtents>(0x21);
+/// On a VM: say where the window is; the driver maps its passage pages into it. In: [`SetWindow`].
+pub const SET_WINDOW: u32 = w::<SetWindow>(0x22);
+/// On a VM: make a vCPU. In: [`CreateVcpu`]. Returns a vCPU file.
+pub const CREATE_VCPU: u32 = w::<CreateVcpu>(0x23);
+/// On a VM: signal an eventfd when the guest notifies. In: [`EventFd`].
+pub const IOEVENTFD: u32 = w::<EventFd>(0x24);
+/// On a VM: raise a device's interrupt when an eventfd is signalled. In: [`EventFd`].
+pub const IRQFD: u32 = w::<EventFd>(0x25);
+/// On a VM: raise events on a vCPU. In: [`Raise`].
+pub const RAISE: u32 = w::<Raise>(0x26);
+/// On a VM: stop all vCPUs; their `RUN` returns [`exit::STOPPED`]. No argument.
+pub const STOP: u32 = ioc(0, 0x27, 0);
+/// On a VM: read counters. Out: [`Stats`].
+pub const GET_STATS: u32 = r::<Stats>(0x28);
+/// On a VM: forget vCPU states so that the guest can be loaded again (reboot in place). All vCPUs must be out of `RUN`. No argument.
+pub const RESET: u32 = ioc(0, 0x29, 0);
+/// On a vCPU: set the state in which it starts. In: [`VcpuState`].
+pub const SET_STATE: u32 = w::<VcpuState>(0x30);
+/// On a vCPU: run until something needs the daemon. Out: [`RunExit`]. EINTR when a signal is pending.
+pub const RUN: u32 = r::<RunExit>(0x31);
+
+/// Facts about the driver and the host CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Info {
+    /// [`crate::ABI_VERSION`] of the driver.
+    pub abi_version: u32,
+    /// Bits of [`info`].
+    pub flags: u32,
+    /// TSC frequency in kHz.
+    pub tsc_khz: u64,
+    /// CR4 of the host.
+    pub cr4: u64,
+    /// Pages of host memory.
+    pub total_pages: u64,
+    /// CPUs online in the host.
+    pub online_cpus: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Bits of [`Info::flags`].
+pub mod info {
+    /// The host uses 5-level paging (CR4.LA57); the guest must too.
+    pub const LA57: u32 = 1 << 0;
+    /// The host has PCIDs on (CR4.PCIDE).
+    pub const PCID: u32 = 1 << 1;
+    /// The host is in VMX operation (CR4.VMXE): no guest can run.
+    pub const VMX: u32 = 1 << 2;
+}
+
+/// Argument of [`CREATE_VM`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateVm {
+    /// [`crate::ABI_VERSION`] of the caller; another one than the driver's is EPROTO.
+    pub abi_version: u32,
+    /// Number of vCPUs that will be made.
+    pub vcpu_count: u32,
+}
+
+/// Argument of [`ADD_MEMORY`]: sizes in bytes, multiples of 2 MiB.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AddMemory {
+    /// In: bytes wanted. Out: bytes got. Less than wanted is ENOMEM, nothing is kept, and `largest` tells what there was.
+    pub size: u64,
+    /// Alignment of each piece, a power of two of at least 2 MiB.
+    pub align: u64,
+    /// Smallest piece that is of use; equal to `size`: one contiguous piece.
+    pub min_piece: u64,
+    /// Out: number of pieces.
+    pub pieces: u32,
+    /// Bits of [`memory`].
+    pub flags: u32,
+    /// Out: the first new extent's guest-physical address (with one contiguous piece, the whole answer).
+    pub gpa: u64,
+    /// Out, on ENOMEM: bytes that could be found.
+    pub found: u64,
+}
+
+/// Bits of [`AddMemory::flags`].
+pub mod memory {
+    /// Only below 4 GiB.
+    pub const BELOW_4G: u32 = 1 << 0;
+}
+
+/// A piece of guest memory: guest-physical (= host-physical) address and bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Extent {
+    /// Guest-physical address.
+    pub gpa: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// Argument of [`GET_EXTENTS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GetExtents {
+    /// User address of an array of [`Extent`].
+    pub buffer: u64,
+    /// In: entries that fit. Out: entries written, sorted by address.
+    pub count: u32,
+    /// Out: entries there are.
+    pub total: u32,
+}
+
+/// Argument of [`SET_WINDOW`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetWindow {
+    /// Guest-physical address of the window's 2 MiB; must lie in one extent.
+    pub gpa: u64,
+}
+
+/// Argument of [`CREATE_VCPU`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateVcpu {
+    /// Number of the vCPU, below `vcpu_count`.
+    pub index: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Argument of [`IOEVENTFD`] and [`IRQFD`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventFd {
+    /// The eventfd; -1 takes the registration back.
+    pub fd: i32,
+    /// Device number, or [`CONSOLE_DEVICE`].
+    pub device: u32,
+    /// Queue number; for [`IRQFD`] also [`CONFIG_QUEUE`].
+    pub queue: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// `EventFd::device` of the console: `IOEVENTFD` fires when the output ring got bytes, `IRQFD` raises [`crate::page::event::CONSOLE`].
+pub const CONSOLE_DEVICE: u32 = 0xffff;
+/// `EventFd::queue` that raises [`crate::device::ISR_CONFIG`].
+pub const CONFIG_QUEUE: u32 = 63;
+
+/// Argument of [`RAISE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Raise {
+    /// Number of the vCPU.
+    pub vcpu: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Bits of [`crate::page::event`].
+    pub events: u64,
+}
+
+/// Argument of [`SET_STATE`]: the state in which a vCPU starts. It starts with interrupts off, on the passage's GDT (0x10 code, 0x18 data) and IDT.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VcpuState {
+    /// First instruction.
+    pub rip: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Guest-physical address of the page table root, which must map the window.
+    pub cr3: u64,
+    /// `boot_params` for the boot CPU.
+    pub rsi: u64,
+}
+
+/// Why [`RUN`] returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunExit {
+    /// One of [`exit`].
+    pub reason: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// First argument of the reason.
+    pub arg0: u64,
+    /// Second argument of the reason.
+    pub arg1: u64,
+}
+
+/// Reasons of [`RunExit`].
+pub mod exit {
+    /// The console output ring is full: drain it and run again.
+    pub const CONSOLE: u32 = 1;
+    /// A device's status was written; `arg0`: device number. Act on it and run again.
+    pub const DEVICE_STATUS: u32 = 2;
+    /// The guest ended the machine; `arg0`: one of [`crate::hypercall::shutdown`].
+    pub const SHUTDOWN: u32 = 3;
+    /// [`super::STOP`] was called, or another vCPU ended the machine.
+    pub const STOPPED: u32 = 4;
+    /// The guest misbehaved and was ended; `arg0`: the reason or vector, `arg1`: a detail.
+    pub const FAILED: u32 = 5;
+}
+
+/// Counters of a VM since it was made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Round trips between the worlds.
+    pub crossings: u64,
+    /// ... because of a physical interrupt.
+    pub interrupts: u64,
+    /// ... because of an NMI in the guest.
+    pub nmis: u64,
+    /// NMIs that arrived inside the passage.
+    pub passage_nmis: u64,
+    /// Hypercalls of each kind, index = reason - 16.
+    pub hypercalls: [u64; 16],
+    /// Times a vCPU took a host CPU.
+    pub residencies: u64,
+    /// NMIs sent because a vCPU had not left for too long.
+    pub rescues: u64,
+    /// IPIs sent to kick a vCPU out of the guest.
+    pub kicks: u64,
+    /// Bytes of guest memory.
+    pub memory: u64,
+    /// Bytes of the driver's own memory for this VM.
+    pub overhead: u64,
+    /// Zero.
+    pub reserved: [u64; 7],
+}
+
+const _: () = {
+    assert!(size_of::<Info>() == 40);
+    assert!(size_of::<AddMemory>() == 48);
+    assert!(size_of::<GetExtents>() == 16);
+    assert!(size_of::<VcpuState>() == 32);
+    assert!(size_of::<RunExit>() == 24);
+    assert!(size_of::<Stats>() == 256);
+};
