@@ -1,0 +1,467 @@
+//! The macros of the objects.
+
+/// Emits one record; `$build` are calls on [`crate::format::Record`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __record {
+    ($kind:ident, $flags:expr, $text:expr $(, $build:ident ( $($value:expr),* ))*) => {
+        const _: () = {
+            const TEXT: &str = $text;
+            #[used]
+            #[unsafe(link_section = ".kbind.meta")]
+            static RECORD: $crate::format::Record<{ TEXT.len() }> =
+                $crate::format::Record::new($crate::format::Kind::$kind, $flags, TEXT)$(.$build($($value),*))*;
+        };
+    };
+}
+
+/// Emits a slot of a type and its record.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __slot {
+    ($(#[$meta:meta])* [$vis:vis static] $name:ident : $type:ty; $kind:ident, $flags:expr, $text:expr
+     $(, $build:ident ( $($value:expr),* ))*) => {
+        $(#[$meta])*
+        #[used]
+        #[unsafe(link_section = ".kbind.slots")]
+        $vis static $name: $type = <$type>::unfilled();
+        $crate::__record!($kind, $flags, $text, slot((&raw const $name).cast()) $(, $build($($value),*))*);
+    };
+}
+
+/// The explicit name, or else the identifier.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __name {
+    ($ident:ident) => {
+        stringify!($ident)
+    };
+    ($ident:ident $name:literal) => {
+        $name
+    };
+}
+
+/// The size of a result type, 0 for none.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __result_size {
+    () => {
+        0
+    };
+    ($type:ty) => {
+        size_of::<$type>()
+    };
+}
+
+/// Addresses of kernel symbols, exported or not.
+///
+/// `symbol+struct.member.path` adds the offset of a member to the address.
+///
+/// ```
+/// kbind::symbols! {
+///     /// The interrupt controller that does nothing.
+///     pub static APIC_NOOP = "apic_noop";
+///     pub static CPU_NUMBER = "cpu_number|pcpu_hot+pcpu_hot.cpu_number";
+///     pub static DISABLE_APIC: optional = "disable_apic|apic_is_disabled";
+/// }
+/// let _: fn() -> u64 = || APIC_NOOP.addr();
+/// let _: fn() -> Option<u64> = || DISABLE_APIC.addr();
+/// ```
+#[macro_export]
+macro_rules! symbols {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis static $name:ident : optional = $symbol:literal; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Symbol `", $symbol, "`.")] [$vis static] $name: $crate::OptSymbol;
+            Symbol, $crate::format::OPTIONAL, $symbol);
+        $crate::symbols!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis static $name:ident = $symbol:literal; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Symbol `", $symbol, "`.")] [$vis static] $name: $crate::Symbol;
+            Symbol, 0, $symbol);
+        $crate::symbols!($($rest)*);
+    };
+}
+
+/// Kernel functions, called through slots.
+///
+/// The name of the symbol is the identifier unless another is given. Arity and sizes are compared with
+/// the BTF prototype. An optional function is a function that returns the pointer, if there is one.
+/// A variadic function passes its first argument as the fixed one and the rest as variable ones.
+///
+/// ```
+/// kbind::functions! {
+///     pub fn register_console(con: *mut u8);
+///     pub fn reserve(base: u64, size: u64) -> i32 = "memblock_reserve|__memblock_reserve";
+///     pub optional fn apic_install_driver(driver: *mut u8);
+///     pub variadic fn printk(fmt: *const u8) -> i32 = "_printk|printk";
+/// }
+/// let _: unsafe fn(*mut u8) = register_console;
+/// let _: fn() -> Option<unsafe extern "C" fn(*mut u8)> = apic_install_driver;
+/// let _: unsafe fn(*const u8) -> i32 = printk;
+/// ```
+#[macro_export]
+macro_rules! functions {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis optional fn $name:ident($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)?
+     $(= $symbol:literal)?; $($rest:tt)*) => {
+        $(#[$meta])*
+        #[doc = concat!("Kernel function `", $crate::__name!($name $($symbol)?), "`, if this kernel has it.")]
+        $vis fn $name() -> Option<unsafe extern "C" fn($($type),*) $(-> $result)?> {
+            $crate::__slot!([static] SLOT: $crate::OptSymbol; Function, $crate::format::OPTIONAL,
+                $crate::__name!($name $($symbol)?),
+                prototype($crate::__result_size!($($result)?), &[$(size_of::<$type>()),*]));
+            // SAFETY: the loader found a function of this prototype at the address.
+            SLOT.addr().map(|address| unsafe {
+                core::mem::transmute::<u64, unsafe extern "C" fn($($type),*) $(-> $result)?>(address)
+            })
+        }
+        $crate::functions!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis variadic fn $name:ident($first:ident : $first_type:ty $(, $arg:ident : $type:ty)* $(,)?)
+     $(-> $result:ty)? $(= $symbol:literal)?; $($rest:tt)*) => {
+        $(#[$meta])*
+        #[doc = concat!("Calls the variadic kernel function `", $crate::__name!($name $($symbol)?), "`.")]
+        ///
+        /// # Safety
+        /// As the kernel function asks.
+        #[inline]
+        $vis unsafe fn $name($first: $first_type $(, $arg: $type)*) $(-> $result)? {
+            $crate::__slot!([static] SLOT: $crate::Symbol; Function, $crate::format::VARIADIC,
+                $crate::__name!($name $($symbol)?));
+            // SAFETY: the loader found a variadic function at the address; the caller vouches for the arguments.
+            unsafe {
+                core::mem::transmute::<u64, unsafe extern "C" fn($first_type, ...) $(-> $result)?>(SLOT.addr())(
+                    $first $(, $arg)*
+                )
+            }
+        }
+        $crate::functions!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)?
+     $(= $symbol:literal)?; $($rest:tt)*) => {
+        $(#[$meta])*
+        #[doc = concat!("Calls the kernel function `", $crate::__name!($name $($symbol)?), "`.")]
+        ///
+        /// # Safety
+        /// As the kernel function asks.
+        #[inline]
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name($($arg: $type),*) $(-> $result)? {
+            $crate::__slot!([static] SLOT: $crate::Symbol; Function, 0, $crate::__name!($name $($symbol)?),
+                prototype($crate::__result_size!($($result)?), &[$(size_of::<$type>()),*]));
+            // SAFETY: the loader found a function of this prototype; the caller vouches for the arguments.
+            unsafe {
+                core::mem::transmute::<u64, unsafe extern "C" fn($($type),*) $(-> $result)?>(SLOT.addr())($($arg),*)
+            }
+        }
+        $crate::functions!($($rest)*);
+    };
+}
+
+/// Fields of kernel structures, typed; the loader refuses a field of another size.
+///
+/// Members of anonymous structures and unions are found by their own name.
+///
+/// ```
+/// kbind::fields! {
+///     pub static CON_FLAGS: u16 = "console.flags";
+///     pub static APIC_EOI: optional u64 = "apic.eoi";
+/// }
+/// let _: fn(*const u8) -> u16 = |console| unsafe { CON_FLAGS.read(console) };
+/// let _: fn(*mut u8) -> bool = |apic| unsafe { APIC_EOI.write_if(apic, 0) };
+/// ```
+#[macro_export]
+macro_rules! fields {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis static $name:ident : optional $type:ty = $path:literal; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Field `", $path, "`.")] [$vis static] $name: $crate::OptField<$type>;
+            Field, $crate::format::OPTIONAL, $path, number(size_of::<$type>() as u64));
+        $crate::fields!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis static $name:ident : $type:ty = $path:literal; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Field `", $path, "`.")] [$vis static] $name: $crate::Field<$type>;
+            Field, 0, $path, number(size_of::<$type>() as u64));
+        $crate::fields!($($rest)*);
+    };
+}
+
+/// Sizes of kernel structures with the room that the object has for them, in bytes.
+///
+/// ```
+/// kbind::sizes! {
+///     pub static APIC_SIZE = "apic" <= 512;
+/// }
+/// let _: fn() -> usize = || APIC_SIZE.get();
+/// ```
+#[macro_export]
+macro_rules! sizes {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis static $name:ident = $structure:literal <= $room:expr; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Size of `", $structure, "`.")] [$vis static] $name: $crate::Size;
+            Size, 0, $structure, number($room as u64));
+        $crate::sizes!($($rest)*);
+    };
+}
+
+/// Values of kernel enumerators.
+///
+/// ```
+/// kbind::enums! {
+///     pub static HRTIMER_MODE_REL = "HRTIMER_MODE_REL";
+///     pub static GFP_HIGHMEM: optional = "___GFP_HIGHMEM_BIT";
+/// }
+/// let _: fn() -> u64 = || GFP_HIGHMEM.get().map_or(2, |bit| 1 << bit);
+/// ```
+#[macro_export]
+macro_rules! enums {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis static $name:ident : optional = $value:literal; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Enumerator `", $value, "`.")] [$vis static] $name: $crate::OptEnumerator;
+            Enumerator, $crate::format::OPTIONAL, $value);
+        $crate::enums!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis static $name:ident = $value:literal; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Enumerator `", $value, "`.")] [$vis static] $name: $crate::Enumerator;
+            Enumerator, 0, $value);
+        $crate::enums!($($rest)*);
+    };
+}
+
+/// Data words of the kernel that the loader replaces before the kernel starts.
+///
+/// `"place" = function: arity` installs a function of the object; the member at the place must be a
+/// pointer to a function with that many arguments. `"place" := symbol "name"` installs the address of a
+/// kernel symbol. `was "a|b|0"` names the values that the word may hold before. `NAME =>` in front makes
+/// a [`Symbol`](crate::Symbol) (an [`OptSymbol`](crate::OptSymbol) for an optional hook) that holds the
+/// old word, to chain to it.
+///
+/// ```
+/// extern "C" fn timer_init() {}
+/// extern "C" fn io_delay() {}
+/// extern "C" fn read_msr(msr: u32) -> u64 {
+///     OLD_READ_MSR.addr() + u64::from(msr)
+/// }
+/// kbind::hooks! {
+///     "x86_init+x86_init_ops.timers.timer_init" = timer_init: 0, was "hpet_time_init";
+///     optional "pv_ops+paravirt_patch_template.cpu.io_delay" = io_delay: 0;
+///     OLD_READ_MSR => "pv_ops+paravirt_patch_template.cpu.read_msr" = read_msr: 1;
+///     "legacy_pic" := symbol "null_legacy_pic", was "default_legacy_pic";
+///     "apic" := symbol "apic_noop";
+/// }
+/// ```
+#[macro_export]
+macro_rules! hooks {
+    () => {};
+    ($(#[$meta:meta])* $old:ident => optional $place:literal $($rest:tt)*) => {
+        $(#[$meta])*
+        #[doc = concat!("Old value of `", $place, "`.")]
+        #[used]
+        #[unsafe(link_section = ".kbind.slots")]
+        static $old: $crate::OptSymbol = $crate::OptSymbol::unfilled();
+        $crate::__hook!([$crate::format::OPTIONAL] [(&raw const $old).cast()] $place $($rest)*);
+    };
+    ($(#[$meta:meta])* $old:ident => $place:literal $($rest:tt)*) => {
+        $(#[$meta])*
+        #[doc = concat!("Old value of `", $place, "`.")]
+        #[used]
+        #[unsafe(link_section = ".kbind.slots")]
+        static $old: $crate::Symbol = $crate::Symbol::unfilled();
+        $crate::__hook!([0] [(&raw const $old).cast()] $place $($rest)*);
+    };
+    (optional $place:literal $($rest:tt)*) => {
+        $crate::__hook!([$crate::format::OPTIONAL] [core::ptr::null()] $place $($rest)*);
+    };
+    ($place:literal $($rest:tt)*) => {
+        $crate::__hook!([0] [core::ptr::null()] $place $($rest)*);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __hook {
+    ([$flags:expr] [$slot:expr] $place:literal := symbol $symbol:literal, was $was:literal; $($rest:tt)*) => {
+        $crate::__record!(HookSymbol, $flags | $crate::format::CHECKED, concat!($place, "\0", $was, "\0", $symbol),
+            slot($slot));
+        $crate::hooks!($($rest)*);
+    };
+    ([$flags:expr] [$slot:expr] $place:literal := symbol $symbol:literal; $($rest:tt)*) => {
+        $crate::__record!(HookSymbol, $flags, concat!($place, "\0\0", $symbol), slot($slot));
+        $crate::hooks!($($rest)*);
+    };
+    ([$flags:expr] [$slot:expr] $place:literal = $function:path : $arity:literal, was $was:literal; $($rest:tt)*) => {
+        $crate::__record!(HookFunction, $flags | $crate::format::CHECKED, concat!($place, "\0", $was),
+            slot($slot), target($function as *const ()), arity($arity));
+        $crate::hooks!($($rest)*);
+    };
+    ([$flags:expr] [$slot:expr] $place:literal = $function:path : $arity:literal; $($rest:tt)*) => {
+        $crate::__record!(HookFunction, $flags, concat!($place, "\0"),
+            slot($slot), target($function as *const ()), arity($arity));
+        $crate::hooks!($($rest)*);
+    };
+}
+
+/// Symbols of kernel modules, which the object finds by itself while the kernel runs.
+///
+/// ```
+/// kbind::late! {
+///     pub static VRING_INTERRUPT = "vring_interrupt";
+/// }
+/// VRING_INTERRUPT.set(0x1000);
+/// assert_eq!(VRING_INTERRUPT.addr(), Some(0x1000));
+/// ```
+#[macro_export]
+macro_rules! late {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis static $name:ident = $symbol:literal; $($rest:tt)*) => {
+        $(#[$meta])*
+        #[doc = concat!("Symbol `", $symbol, "` of a module.")]
+        $vis static $name: $crate::Late = $crate::Late::unfilled();
+        $crate::__record!(Late, 0, $symbol);
+        $crate::late!($($rest)*);
+    };
+}
+
+/// Exported functions and variables that a host object uses directly, by the symbol itself.
+///
+/// The tool renames each symbol to the alternative that the kernel exports. An optional one that is
+/// missing leads to an undefined instruction, so ask `name::present()` first. Prototypes are compared
+/// with BTF; of a variable only the address is taken.
+///
+/// ```
+/// kbind::imports! {
+///     pub fn alloc_contig_range(start: u64, end: u64, kind: u32, gfp: u32) -> i32
+///         = "alloc_contig_range|alloc_contig_range_noprof";
+///     pub optional fn page_is_ram(pfn: u64) -> i32;
+///     pub variadic fn printk(fmt: *const u8) -> i32 = "_printk|printk";
+///     pub static page_offset_base: u64;
+/// }
+/// let _: fn() -> bool = page_is_ram::present;
+/// ```
+#[macro_export]
+macro_rules! imports {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis optional fn $name:ident($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)?
+     $(= $symbol:literal)?; $($rest:tt)*) => {
+        unsafe extern "C" {
+            $(#[$meta])*
+            #[doc = concat!("Kernel function `", $crate::__name!($name $($symbol)?), "`, if exported.")]
+            $(#[link_name = $symbol])?
+            $vis fn $name($($arg: $type),*) $(-> $result)?;
+        }
+        $crate::__record!(Import, $crate::format::OPTIONAL, $crate::__name!($name $($symbol)?),
+            slot($name::slot()), prototype($crate::__result_size!($($result)?), &[$(size_of::<$type>()),*]));
+        $crate::__presence!([$vis] $name);
+        $crate::imports!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis optional static $name:ident : $type:ty $(= $symbol:literal)?; $($rest:tt)*) => {
+        unsafe extern "C" {
+            $(#[$meta])*
+            #[doc = concat!("Kernel variable `", $crate::__name!($name $($symbol)?), "`, if exported.")]
+            $(#[link_name = $symbol])?
+            $vis static $name: $type;
+        }
+        $crate::__record!(ImportData, $crate::format::OPTIONAL, $crate::__name!($name $($symbol)?),
+            slot($name::slot()));
+        $crate::__presence!([$vis] $name);
+        $crate::imports!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis static $name:ident : $type:ty $(= $symbol:literal)?; $($rest:tt)*) => {
+        unsafe extern "C" {
+            $(#[$meta])*
+            #[doc = concat!("Kernel variable `", $crate::__name!($name $($symbol)?), "`.")]
+            $(#[link_name = $symbol])?
+            $vis static $name: $type;
+        }
+        $crate::__record!(ImportData, 0, $crate::__name!($name $($symbol)?));
+        $crate::imports!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis variadic fn $name:ident($($arg:ident : $type:ty),+ $(,)?) $(-> $result:ty)?
+     $(= $symbol:literal)?; $($rest:tt)*) => {
+        unsafe extern "C" {
+            $(#[$meta])*
+            #[doc = concat!("Kernel function `", $crate::__name!($name $($symbol)?), "`.")]
+            $(#[link_name = $symbol])?
+            $vis fn $name($($arg: $type),+, ...) $(-> $result)?;
+        }
+        $crate::__record!(Import, $crate::format::VARIADIC, $crate::__name!($name $($symbol)?));
+        $crate::imports!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)?
+     $(= $symbol:literal)?; $($rest:tt)*) => {
+        unsafe extern "C" {
+            $(#[$meta])*
+            #[doc = concat!("Kernel function `", $crate::__name!($name $($symbol)?), "`.")]
+            $(#[link_name = $symbol])?
+            $vis fn $name($($arg: $type),*) $(-> $result)?;
+        }
+        $crate::__record!(Import, 0, $crate::__name!($name $($symbol)?),
+            prototype($crate::__result_size!($($result)?), &[$(size_of::<$type>()),*]));
+        $crate::imports!($($rest)*);
+    };
+}
+
+/// The module beside an optional import that tells whether the kernel has it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __presence {
+    ([$vis:vis] $name:ident) => {
+        #[doc = concat!("Whether the kernel exports `", stringify!($name), "`.")]
+        $vis mod $name {
+            #[used]
+            #[unsafe(link_section = ".kbind.slots")]
+            static SLOT: $crate::Flag = $crate::Flag::unfilled();
+
+            pub(super) const fn slot() -> *const () {
+                (&raw const SLOT).cast()
+            }
+
+            /// True when the kernel exports it.
+            pub fn present() -> bool {
+                SLOT.get()
+            }
+        }
+    };
+}
+
+/// Questions about the prototype of a kernel function: has parameter `n` (from 0) this name?
+///
+/// A parameter that changed its meaning but not its size shows only in its name. The answer is no when
+/// the kernel has no such function.
+///
+/// ```
+/// kbind::params! {
+///     pub static ACR_TAKES_FLAGS = "alloc_contig_range|alloc_contig_range_noprof" 2 "alloc_flags";
+/// }
+/// let _: fn() -> bool = || ACR_TAKES_FLAGS.get();
+/// ```
+#[macro_export]
+macro_rules! params {
+    () => {};
+    ($(#[$meta:meta])* $vis:vis static $name:ident = $function:literal $index:literal $parameter:literal; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])*
+            #[doc = concat!("Parameter ", $index, " of `", $function, "` is `", $parameter, "`.")]
+            [$vis static] $name: $crate::Flag; Parameter, 0, concat!($function, "\0", $parameter), number($index));
+        $crate::params!($($rest)*);
+    };
+}
+
+/// Makes the object a kernel module: once per host object.
+///
+/// ```
+/// unsafe extern "C" fn start() -> i32 { 0 }
+/// unsafe extern "C" fn stop() {}
+/// kbind::module! { name: "example", init: start, exit: stop, license: "GPL", description: "An example" }
+/// ```
+#[macro_export]
+macro_rules! module {
+    (name: $name:literal, init: $init:path, exit: $exit:path, license: $license:literal,
+     description: $description:literal $(,)?) => {
+        $crate::__record!(
+            Module,
+            0,
+            concat!($name, "\0", $license, "\0", $description),
+            target($init as unsafe extern "C" fn() -> i32 as *const ()),
+            exit($exit as unsafe extern "C" fn() as *const ())
+        );
+    };
+}
