@@ -69,8 +69,11 @@ pub struct VcpuPage {
     pub args: [AtomicU64; 6],
     /// Free for the guest object.
     pub scratch: [AtomicU64; 9],
+    /// The guest's debug registers DR0-3, DR6, DR7, as its kernel last wrote them: the object's `set_debugreg` hook keeps them here so
+    /// that the crossing need not read the real ones (which traps under many hypervisors). DR7 = 0: no breakpoint is armed.
+    pub debug: [AtomicU64; 6],
     /// Zero, up to the NMI stack.
-    pub reserved: [u64; 240],
+    pub reserved: [u64; 234],
     /// Stack of the object's NMI entry, which must leave the kernel's IST stack before it leaves the guest.
     pub nmi_stack: [u64; 256],
 }
@@ -105,5 +108,6 @@ const _: () = {
     assert!(offset_of!(VmPage, device_pending) == 96);
     assert!(size_of::<VcpuPage>() == PAGE_SIZE as usize);
     assert!(offset_of!(VcpuPage, args) == 8);
+    assert!(offset_of!(VcpuPage, debug) == 128);
     assert!(offset_of!(VcpuPage, nmi_stack) == 2048);
 };
