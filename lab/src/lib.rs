@@ -1,2 +1,22 @@
-//! colinux-lab
+//! The test bed: a stock Debian kernel under QEMU as the host, commands in it, and images for its guests.
 #![forbid(unsafe_code)]
+
+pub mod apt;
+pub mod cache;
+pub mod executables;
+pub mod host;
+pub mod image;
+pub mod initramfs;
+pub mod kernel;
+pub mod log;
+pub mod process;
+pub mod progress;
+pub mod proto;
+pub mod qemu;
+pub mod qmp;
+pub mod rootfs;
+pub mod session;
+
+pub use host::{Lab, LabBuilder};
+pub use kernel::KernelSpec;
+pub use process::{Output, Process};

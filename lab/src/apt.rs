@@ -1,0 +1,78 @@
+//! Debian packages: those that the lab's tools come from, and the kernels.
+
+use crate::progress::{Step, run};
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::Command;
+
+/// Programs that the lab calls, and the package of each.
+const TOOLS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("depmod", "kmod"),
+    ("xz", "xz-utils"),
+    ("setpriv", "util-linux"),
+];
+
+/// Installs what is missing of the programs that the lab needs.
+pub fn install_tools() -> Result<()> {
+    let missing: Vec<_> =
+        TOOLS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let _step = Step::new(format!("installing {}", missing.join(", ")));
+    let install = |refresh| {
+        if refresh {
+            run(as_root("apt-get").args(["update", "-qq"]))?;
+        }
+        let mut command = as_root("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        run(command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+    };
+    install(false)
+        .or_else(|_| install(true))
+        .context("the lab needs these programs; install them by hand")?;
+    Ok(())
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(Into::into);
+    std::env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())
+}
+
+fn as_root(program: &str) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
+}
+
+/// Names of all packages known that begin with `prefix`.
+pub fn package_names(prefix: &str) -> Result<Vec<String>> {
+    Ok(run(Command::new("apt-cache").args(["pkgnames", prefix]))?.lines().map(str::to_owned).collect())
+}
+
+/// Brings the package lists up to date.
+pub fn update() -> Result<()> {
+    let _step = Step::new("refreshing the package lists");
+    run(as_root("apt-get").args(["update", "-qq"])).map(drop)
+}
+
+/// Fetches `package` and unpacks its files into the new folder `to`.
+pub fn unpack(package: &str, to: &Path) -> Result<()> {
+    let _step = Step::new(format!("fetching {package}"));
+    let folder = tempfile::tempdir()?;
+    let fetch = || run(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder.path()));
+    // Lists that are too old name files that the archive no longer has.
+    fetch().or_else(|_| update().and_then(|()| fetch()))?;
+    let deb = std::fs::read_dir(folder.path())?
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .find(|p| p.extension().is_some_and(|e| e == "deb"))
+        .with_context(|| format!("apt-get downloaded nothing for {package}"))?;
+    run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to)).map(drop)
+}

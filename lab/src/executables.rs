@@ -1,0 +1,62 @@
+//! The executables of this project that go into the lab's host: linked statically, so that they run in any.
+
+use crate::progress::{Step, tail};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Where the executables are.
+#[derive(Clone, Debug)]
+pub struct Executables {
+    /// The lab's agent.
+    pub agent: PathBuf,
+    /// The product.
+    pub colinux: PathBuf,
+}
+
+/// The executables as `COLINUX_EXECUTABLES` (a folder) has them, else built now.
+pub fn get() -> Result<Executables> {
+    let dir = match std::env::var_os("COLINUX_EXECUTABLES") {
+        Some(dir) => PathBuf::from(dir),
+        None => build()?,
+    };
+    Ok(Executables { agent: dir.join("lab-agent"), colinux: dir.join("colinux") })
+}
+
+/// Builds the executables and returns the folder that has them.
+pub fn build() -> Result<PathBuf> {
+    let root = workspace()?;
+    let _step = Step::passing("building colinux");
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["build", "--release", "--target", TARGET, "--package", "colinux", "--bin", "colinux"])
+        .args(["--package", "colinux-lab", "--bin", "lab-agent"])
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", rust_flags(root))
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .output()
+        .context("cargo cannot be started")?;
+    if !output.status.success() {
+        bail!("building colinux failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr)));
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |d| root.join(d));
+    Ok(target.join(TARGET).join("release"))
+}
+
+/// The top of the source tree.
+pub fn workspace() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the lab's crate is not in a workspace")
+}
+
+/// Static, and without the paths of the computer that built it.
+fn rust_flags(root: &Path) -> String {
+    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|h| h + "/.cargo"));
+    let mut flags = format!("-Ctarget-feature=+crt-static --remap-path-prefix={}=colinux", root.display());
+    if let Ok(home) = home {
+        flags += &format!(" --remap-path-prefix={home}=cargo");
+    }
+    flags
+}

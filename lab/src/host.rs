@@ -1,0 +1,265 @@
+//! The lab's host: booted, spoken to, looked after.
+
+use crate::kernel::Kernel;
+use crate::process::{Output, Process};
+use crate::progress::{Step, tail};
+use crate::proto::Spawn;
+use crate::qemu::{Boot, Disk, Machine, Running};
+use crate::qmp::Qmp;
+use crate::session::Session;
+use crate::{apt, executables, initramfs::Archive, log, rootfs};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a host may take from power-on to its agent's greeting.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// A host to be.
+#[derive(Clone, Debug, Default)]
+pub struct LabBuilder {
+    kernel: String,
+    machine: Machine,
+    files: Vec<(String, PathBuf)>,
+}
+
+/// A host that runs. It ends when this is dropped.
+pub struct Lab {
+    machine: Running,
+    session: Session,
+    release: String,
+    qmp: Option<Qmp>,
+    folder: Option<TempDir>,
+    console: PathBuf,
+}
+
+impl LabBuilder {
+    /// Sets the number of CPUs (1 unless set).
+    pub fn smp(mut self, count: u32) -> Self {
+        self.machine.smp = count;
+        self
+    }
+
+    /// Sets the memory, as QEMU writes it (`2G` unless set).
+    pub fn memory(mut self, size: &str) -> Self {
+        self.machine.memory = size.into();
+        self
+    }
+
+    /// Sets QEMU's CPU model (`max` unless set).
+    pub fn cpu(mut self, model: &str) -> Self {
+        self.machine.cpu = model.into();
+        self
+    }
+
+    /// Counts instructions as time.
+    pub fn icount(mut self, on: bool) -> Self {
+        self.machine.icount = on;
+        self
+    }
+
+    /// Waits for a debugger at the first instruction.
+    pub fn gdb(mut self, on: bool) -> Self {
+        self.machine.gdb = on;
+        self
+    }
+
+    /// Shares a folder at `/mnt/share`.
+    pub fn share(mut self, folder: &Path) -> Self {
+        self.machine.share = Some(folder.to_owned());
+        self
+    }
+
+    /// Adds a disk, found at `/dev/lab/disk0` and so on; what the host writes to it stays.
+    pub fn disk(self, file: &Path) -> Self {
+        self.add_disk(file, false)
+    }
+
+    /// Adds a disk whose writes end with the machine.
+    pub fn scratch_disk(self, file: &Path) -> Self {
+        self.add_disk(file, true)
+    }
+
+    fn add_disk(mut self, file: &Path, snapshot: bool) -> Self {
+        let serial = format!("disk{}", self.machine.disks.len());
+        self.machine.disks.push(Disk { file: file.to_owned(), serial, snapshot });
+        self
+    }
+
+    /// Adds a word to the host kernel's command line.
+    pub fn cmdline(mut self, word: &str) -> Self {
+        self.machine.cmdline.push(word.into());
+        self
+    }
+
+    /// Puts a file of this computer into the host at an absolute path.
+    pub fn file(mut self, path: &str, file: &Path) -> Self {
+        self.files.push((path.into(), file.to_owned()));
+        self
+    }
+
+    /// Sets how long the machine may live (ten minutes unless set).
+    pub fn lifetime(mut self, limit: Duration) -> Self {
+        self.machine.lifetime = limit;
+        self
+    }
+
+    /// Boots the host and waits until commands can run in it.
+    pub fn boot(mut self) -> Result<Lab> {
+        apt::install_tools()?;
+        let kernel = Kernel::get(&self.kernel.parse()?)?;
+        let built_in = [("root", rootfs::host()?), ("modules", kernel.modules.clone())];
+        let built_in = built_in.map(|(serial, file)| Disk { file, serial: serial.into(), snapshot: true });
+        self.machine.disks.splice(0..0, built_in);
+        let folder = tempfile::Builder::new().prefix("colinux-lab-").tempdir()?;
+        let boot = Boot {
+            initrd: folder.path().join("initrd"),
+            console: folder.path().join("console.log"),
+            messages: folder.path().join("qemu.log"),
+            kernel: kernel.vmlinuz.clone(),
+        };
+        fs::write(&boot.initrd, self.initramfs(&kernel)?)?;
+        let _step = Step::passing(format!("booting the lab host ({})", kernel.release));
+        let machine = self.machine.start(&boot)?;
+        if !self.machine.gdb {
+            machine.channel.set_read_timeout(Some(BOOT_LIMIT))?;
+        }
+        let (session, release) = Session::open(&machine.channel).with_context(|| evidence(&boot))?;
+        Ok(Lab { machine, session, release, qmp: None, folder: Some(folder), console: boot.console })
+    }
+
+    /// The modules' archive and one with the agent and the files of this boot.
+    fn initramfs(&self, kernel: &Kernel) -> Result<Vec<u8>> {
+        let executables = executables::get()?;
+        let read = |file: &Path| fs::read(file).with_context(|| format!("reading {}", file.display()));
+        let mut archive = Archive::default();
+        archive.file("/init", 0o755, &read(&executables.agent)?)?;
+        archive.file("/stage/usr/local/bin/colinux", 0o755, &read(&executables.colinux)?)?;
+        for (path, file) in &self.files {
+            archive.file(&format!("/stage{path}"), 0o755, &read(file)?)?;
+        }
+        let mut bytes = read(&kernel.initramfs)?;
+        bytes.extend(archive.finish()?);
+        Ok(bytes)
+    }
+}
+
+/// What a machine that does not come up has said.
+fn evidence(boot: &Boot) -> String {
+    let read = |path: &Path| tail(&String::from_utf8_lossy(&fs::read(path).unwrap_or_default()));
+    format!("the lab host did not come up\n{}{}", read(&boot.messages), read(&boot.console))
+}
+
+impl Lab {
+    /// A host with the kernel `version`: `6.1`, `6.12-cloud`, `6.1-rt`, ...
+    pub fn host(version: &str) -> LabBuilder {
+        LabBuilder { kernel: version.into(), ..LabBuilder::default() }
+    }
+
+    /// What `uname -r` says in the host.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// Runs a shell command to its end, within ten minutes.
+    pub fn run(&self, command: &str) -> Result<Output> {
+        self.spawn(command)?.wait(Duration::from_secs(600))
+    }
+
+    /// Runs a shell command that must succeed and returns its standard output.
+    pub fn ok(&self, command: &str) -> Result<String> {
+        self.run(command).and_then(Output::ok).with_context(|| format!("in the lab host: {command}"))
+    }
+
+    /// Starts a shell command, with pipes for its standard streams.
+    pub fn spawn(&self, command: &str) -> Result<Process> {
+        self.start(&Spawn { argv: shell(command), ..Spawn::default() })
+    }
+
+    /// Starts a shell command on a terminal of its own.
+    pub fn spawn_on_terminal(&self, command: &str) -> Result<Process> {
+        self.start(&Spawn { argv: shell(command), tty: Some((24, 80)), ..Spawn::default() })
+    }
+
+    /// Starts a command as `spawn` has it.
+    pub fn start(&self, spawn: &Spawn) -> Result<Process> {
+        let (stream, events) = self.session.spawn(spawn)?;
+        Ok(Process::new(self.session.clone(), stream, events))
+    }
+
+    /// Writes a file in the host.
+    pub fn write(&self, path: &str, contents: &[u8]) -> Result<()> {
+        let process = self.start(&Spawn { argv: vec!["tee".into(), path.into()], ..Spawn::default() })?;
+        process.input().send(contents)?;
+        process.input().send(&[])?;
+        process.wait(Duration::from_secs(60))?.ok().map(drop)
+    }
+
+    /// Sends a non-maskable interrupt to every CPU.
+    pub fn nmi(&mut self) -> Result<()> {
+        self.monitor()?.nmi()
+    }
+
+    /// The machine's monitor.
+    pub fn monitor(&mut self) -> Result<&mut Qmp> {
+        if self.qmp.is_none() {
+            self.qmp = Some(Qmp::new(self.machine.monitor.try_clone()?)?);
+        }
+        self.qmp.as_mut().context("no monitor")
+    }
+
+    /// What the host's kernel has said so far.
+    pub fn host_log(&self) -> Result<String> {
+        let bytes = fs::read(&self.console).with_context(|| format!("reading {}", self.console.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// An error if the host's kernel has complained.
+    pub fn check_log(&self) -> Result<()> {
+        let text = self.host_log()?;
+        let bad = log::bad_lines(&text);
+        anyhow::ensure!(
+            bad.is_empty(),
+            "the host's kernel complained:\n{}\n-- its log --\n{}",
+            bad.join("\n"),
+            tail(&text)
+        );
+        Ok(())
+    }
+
+    /// Powers the host off, waits for its end, and looks at its log.
+    pub fn power_off(mut self) -> Result<()> {
+        self.check_log()?;
+        drop(self.spawn("sync; kill -TERM 1; poweroff -f"));
+        self.machine.wait()?;
+        self.check_log()
+    }
+
+    /// Waits until the machine has ended by itself.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while !self.machine.is_over() {
+            anyhow::ensure!(Instant::now() < deadline, "the machine still runs after {limit:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            let folder = folder.keep();
+            eprintln!("the lab host's log is kept: {}", folder.join("console.log").display());
+        }
+    }
+}
+
+/// `command` for the host's shell.
+fn shell(command: &str) -> Vec<String> {
+    ["bash", "-c", command].map(str::to_owned).into()
+}

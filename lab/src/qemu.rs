@@ -1,0 +1,174 @@
+//! The machine that the lab's host runs on.
+
+use anyhow::{Context, Result};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::proto::PORT_NAME;
+
+/// A disk of the machine.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// A raw image.
+    pub file: PathBuf,
+    /// The serial number, by which the host finds it.
+    pub serial: String,
+    /// Whether writes go to a copy that ends with the machine.
+    pub snapshot: bool,
+}
+
+/// What the machine is like.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Number of CPUs.
+    pub smp: u32,
+    /// Memory, as QEMU writes it: `2G`, `768M`.
+    pub memory: String,
+    /// CPU model, as QEMU writes it.
+    pub cpu: String,
+    /// Count instructions instead of time: one is a nanosecond. Needs a single CPU.
+    pub icount: bool,
+    /// Wait for a debugger on TCP port 1234 of this computer.
+    pub gdb: bool,
+    /// A folder to share with the host.
+    pub share: Option<PathBuf>,
+    /// The disks.
+    pub disks: Vec<Disk>,
+    /// Words to add to the host kernel's command line.
+    pub cmdline: Vec<String>,
+    /// The machine is killed after so long, whatever happens.
+    pub lifetime: Duration,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            smp: 1,
+            memory: "2G".into(),
+            cpu: "max".into(),
+            icount: false,
+            gdb: false,
+            share: None,
+            disks: Vec::new(),
+            cmdline: Vec::new(),
+            lifetime: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The files that a machine boots from, and where it writes.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initramfs.
+    pub initrd: PathBuf,
+    /// Where the kernel's console goes.
+    pub console: PathBuf,
+    /// Where QEMU's own messages go.
+    pub messages: PathBuf,
+}
+
+/// A machine that runs; it ends when this is dropped.
+pub struct Running {
+    child: Child,
+    /// The agent's channel.
+    pub channel: UnixStream,
+    /// The monitor.
+    pub monitor: UnixStream,
+}
+
+impl Machine {
+    /// Starts the machine.
+    pub fn start(&self, boot: &Boot) -> Result<Running> {
+        anyhow::ensure!(
+            !self.icount || self.smp == 1,
+            "--icount counts the instructions of one CPU: leave --smp at 1"
+        );
+        let (channel, channel_end) = UnixStream::pair()?;
+        let (monitor, monitor_end) = UnixStream::pair()?;
+        // timeout bounds the machine even when this process is killed, setpriv ends it when timeout is.
+        let child = Command::new("timeout")
+            .args(["--signal=KILL", &self.lifetime.as_secs().to_string(), "setpriv", "--pdeathsig", "KILL"])
+            .arg("qemu-system-x86_64")
+            .args(self.arguments(boot))
+            // The two sockets are QEMU's standard input and output: no name that others could open, no race.
+            .stdin(Stdio::from(OwnedFd::from(channel_end)))
+            .stdout(Stdio::from(OwnedFd::from(monitor_end)))
+            .stderr(File::create(&boot.messages)?)
+            .spawn()
+            .context("QEMU cannot be started: is qemu-system-x86 installed?")?;
+        Ok(Running { child, channel, monitor })
+    }
+
+    fn arguments(&self, boot: &Boot) -> Vec<OsString> {
+        let mut a: Vec<OsString> = Vec::new();
+        let mut add = |words: &[&str]| a.extend(words.iter().map(OsString::from));
+        let thread = if self.smp > 1 { "multi" } else { "single" };
+        add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]);
+        add(&["-accel", &format!("tcg,thread={thread}"), "-cpu", &self.cpu]);
+        add(&["-smp", &self.smp.to_string(), "-m", &self.memory]);
+        add(&["-chardev", "socket,id=agent,fd=0", "-device", "virtio-serial-pci"]);
+        add(&["-device", &format!("virtserialport,chardev=agent,name={PORT_NAME}")]);
+        add(&["-chardev", "socket,id=monitor,fd=1", "-mon", "chardev=monitor,mode=control"]);
+        add(&["-serial", &format!("file:{}", boot.console.display())]);
+        add(&["-kernel", &boot.kernel.to_string_lossy(), "-initrd", &boot.initrd.to_string_lossy()]);
+        add(&["-append", &self.kernel_command_line()]);
+        for disk in &self.disks {
+            let snapshot = if disk.snapshot { "on" } else { "off" };
+            let file = disk.file.to_string_lossy().replace(',', ",,");
+            add(&[
+                "-drive",
+                &format!("file={file},format=raw,if=none,id={},snapshot={snapshot}", disk.serial),
+            ]);
+            add(&["-device", &format!("virtio-blk-pci,drive={0},serial={0}", disk.serial)]);
+        }
+        if let Some(share) = &self.share {
+            let path = share.to_string_lossy().replace(',', ",,");
+            add(&["-virtfs", &format!("local,path={path},mount_tag=share,security_model=none")]);
+        }
+        if self.icount {
+            add(&["-icount", "shift=0,sleep=off"]);
+        }
+        if self.gdb {
+            add(&["-gdb", "tcp:127.0.0.1:1234", "-S"]);
+        }
+        a
+    }
+
+    fn kernel_command_line(&self) -> String {
+        // The emulated timer is late on a busy computer, and the kernel's test of it would panic.
+        let mut words = vec!["console=ttyS0", "no_timer_check", "panic=-1", "loglevel=5"];
+        if self.gdb {
+            // A debugger has the symbols at the addresses that they were linked at.
+            words.push("nokaslr");
+        }
+        words.extend(self.cmdline.iter().map(String::as_str));
+        words.join(" ")
+    }
+}
+
+impl Running {
+    /// Whether the machine is over.
+    pub fn is_over(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for the machine to end by itself.
+    pub fn wait(&mut self) -> Result<()> {
+        self.child.wait().context("waiting for QEMU").map(drop)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only when the machine has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
