@@ -1,0 +1,304 @@
+//! The residency: registers that are switched only when a vCPU takes or leaves a host CPU.
+//!
+//! While a vCPU thread is in its inner loop (preemption off, the host's FPU state saved), the host kernel runs only interrupt handlers between
+//! two crossings. It does not depend then on anything that matters to user space alone: system call entry points, the inactive GS base, FS base, data
+//! selectors, LDT, TSC_AUX, extended state. These stay the guest's until the thread gives the CPU up. KVM makes the same cut (vcpu_load / vcpu_put
+//! and its user-return MSRs). `docs/crossing.md` has the table of every register and where it is carried.
+
+use crate::XSAVE_AREA_SIZE;
+use crate::facts::HostFacts;
+use crate::passage::{FLAG_FSGSBASE, FLAG_RELOAD, PassageData};
+use crate::regs::{self, *};
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+
+/// MSRs that the residency carries. TSC_AUX is last because a CPU may lack it.
+const MSRS: [u32; 10] = [
+    MSR_EFER,
+    MSR_STAR,
+    MSR_LSTAR,
+    MSR_CSTAR,
+    MSR_SFMASK,
+    MSR_SYSENTER_CS,
+    MSR_SYSENTER_ESP,
+    MSR_SYSENTER_EIP,
+    MSR_KERNEL_GS_BASE,
+    MSR_TSC_AUX,
+];
+const EFER: usize = 0;
+const KERNEL_GS_BASE: usize = 8;
+
+const DR7_ENABLES: u64 = 0xff;
+const DR7_OFF: u64 = 0x400;
+
+/// One vCPU's registers of this kind, the guest's while it is out and the host's while it is in.
+pub struct Residency {
+    area: *mut u8,
+    guest_msrs: [u64; MSRS.len()],
+    host_msrs: [u64; MSRS.len()],
+    guest_xcr0: u64,
+    host_xcr0: u64,
+    host_pkru: u32,
+    guest_debug: [u64; 5],
+    host_debug: [u64; 5],
+    host_dr7: u64,
+    host_fs_base: u64,
+    host_selectors: [u16; 5],
+    facts: HostFacts,
+    has_tsc_aux: bool,
+    fresh: bool,
+}
+
+// SAFETY: the area is owned by the residency; it is used by one CPU at a time, by the contract of `load` and `put`.
+unsafe impl Send for Residency {}
+
+impl Residency {
+    /// Makes the state of a vCPU that has not run. `area` takes its extended state.
+    ///
+    /// # Safety
+    /// `area` is 64-byte aligned, `XSAVE_AREA_SIZE` bytes, zeroed, the caller's own for as long as the residency lives.
+    pub unsafe fn new(area: *mut u8) -> Self {
+        let mut this = Self {
+            area,
+            guest_msrs: [0; MSRS.len()],
+            host_msrs: [0; MSRS.len()],
+            guest_xcr0: 1,
+            host_xcr0: 1,
+            host_pkru: 0,
+            guest_debug: [0, 0, 0, 0, 0xffff_0ff0],
+            host_debug: [0; 5],
+            host_dr7: DR7_OFF,
+            host_fs_base: 0,
+            host_selectors: [0; 5],
+            facts: HostFacts::read(),
+            has_tsc_aux: has_tsc_aux(),
+            fresh: true,
+        };
+        this.reset();
+        this
+    }
+
+    /// Forgets the guest's registers: it will start anew.
+    pub fn reset(&mut self) {
+        self.guest_msrs = [0; MSRS.len()];
+        self.guest_xcr0 = 1;
+        self.guest_debug = [0, 0, 0, 0, 0xffff_0ff0];
+        self.fresh = true;
+        // SAFETY: the area is XSAVE_AREA_SIZE bytes of ours; the layout is the SDM's (vol. 1, 13.4): FCW at 0, MXCSR at 24.
+        unsafe {
+            core::ptr::write_bytes(self.area, 0, XSAVE_AREA_SIZE);
+            self.area.cast::<u16>().write(0x37f);
+            self.area.add(24).cast::<u32>().write(0x1f80);
+        }
+    }
+
+    /// Puts the guest's registers on this CPU and notes the host's.
+    ///
+    /// # Safety
+    /// Preemption and interrupts are off and stay so, but for interrupt windows, until [`Self::put`]; the host's FPU state is saved and in-kernel FPU use is barred.
+    pub unsafe fn load(&mut self, data: *mut PassageData) {
+        // SAFETY: the data page is the vCPU's, which only this thread uses.
+        let data = unsafe { &mut *data };
+        self.facts = HostFacts::read();
+        note_host(data, &self.facts);
+        // SAFETY: by contract, the host does not use what follows until `put`; each register exists (checked by `facts` and `has_tsc_aux`).
+        unsafe {
+            self.swap_in_msrs();
+            self.swap_in_state();
+            self.swap_in_debug();
+            self.host_fs_base = rdmsr(MSR_FS_BASE);
+        }
+        self.host_selectors = [regs::ds(), regs::es(), regs::fs(), regs::gs(), regs::sldt()];
+        data.flags = FLAG_RELOAD | if self.facts.fsgsbase() { FLAG_FSGSBASE } else { 0 };
+    }
+
+    /// Puts the host's registers back and keeps the guest's.
+    ///
+    /// # Safety
+    /// As for [`Self::load`], which came before, on the same CPU.
+    pub unsafe fn put(&mut self, data: *mut PassageData) {
+        // SAFETY: the data page is the vCPU's, which only this thread uses.
+        let data = unsafe { &mut *data };
+        if data.flags & FLAG_RELOAD == 0 {
+            self.keep_segments(data);
+        }
+        // SAFETY: the values are the host's own, from `load` on this CPU.
+        unsafe {
+            self.restore_segments();
+            self.swap_out_debug();
+            self.swap_out_state();
+            self.swap_out_msrs();
+        }
+    }
+
+    fn msrs(&self) -> &'static [u32] {
+        if self.has_tsc_aux { &MSRS } else { &MSRS[..MSRS.len() - 1] }
+    }
+
+    unsafe fn swap_in_msrs(&mut self) {
+        for (i, &msr) in self.msrs().iter().enumerate() {
+            // SAFETY: every x86-64 CPU has these; TSC_AUX is left out where it is not.
+            unsafe {
+                self.host_msrs[i] = rdmsr(msr);
+                if self.fresh && i == EFER {
+                    self.guest_msrs[i] = self.host_msrs[i];
+                }
+                if self.guest_msrs[i] != self.host_msrs[i] {
+                    wrmsr(msr, self.guest_msrs[i]);
+                }
+            }
+        }
+        self.fresh = false;
+    }
+
+    unsafe fn swap_out_msrs(&mut self) {
+        for (i, &msr) in self.msrs().iter().enumerate() {
+            // SAFETY: as in `swap_in_msrs`.
+            unsafe {
+                self.guest_msrs[i] = rdmsr(msr);
+                if self.guest_msrs[i] != self.host_msrs[i] {
+                    wrmsr(msr, self.host_msrs[i]);
+                }
+            }
+        }
+    }
+
+    unsafe fn swap_in_state(&mut self) {
+        // SAFETY: the area is of the right size and form; XCR0 values are ones the CPU had.
+        unsafe {
+            if self.facts.pke() {
+                self.host_pkru = rdpkru();
+            }
+            if !self.facts.xsave() {
+                asm!("fxrstor64 [{}]", in(reg) self.area, options(nostack));
+                return;
+            }
+            self.host_xcr0 = xgetbv0();
+            if self.guest_xcr0 != self.host_xcr0 {
+                xsetbv0(self.guest_xcr0);
+            }
+            let mask = self.guest_xcr0;
+            asm!("xrstor64 [{}]", in(reg) self.area, in("eax") mask as u32, in("edx") (mask >> 32) as u32, options(nostack));
+        }
+    }
+
+    unsafe fn swap_out_state(&mut self) {
+        // SAFETY: as in `swap_in_state`.
+        unsafe {
+            if self.facts.xsave() {
+                self.guest_xcr0 = xgetbv0();
+                let mask = self.guest_xcr0;
+                asm!("xsave64 [{}]", in(reg) self.area, in("eax") mask as u32, in("edx") (mask >> 32) as u32, options(nostack));
+                if self.guest_xcr0 != self.host_xcr0 {
+                    xsetbv0(self.host_xcr0);
+                }
+            } else {
+                asm!("fxsave64 [{}]", in(reg) self.area, options(nostack));
+            }
+            if self.facts.pke() {
+                wrpkru(self.host_pkru);
+            }
+        }
+    }
+
+    unsafe fn swap_in_debug(&mut self) {
+        self.host_dr7 = regs::dr7();
+        self.host_debug = [regs::dr0(), regs::dr1(), regs::dr2(), regs::dr3(), regs::dr6()];
+        // SAFETY: DR7 is off before the addresses change; the guest's DR7 is the crossing's.
+        unsafe {
+            if self.host_dr7 & DR7_ENABLES != 0 {
+                set_dr7(DR7_OFF);
+            }
+            if self.guest_debug != self.host_debug {
+                set_debug_addresses(&self.guest_debug);
+            }
+        }
+    }
+
+    unsafe fn swap_out_debug(&mut self) {
+        self.guest_debug = [regs::dr0(), regs::dr1(), regs::dr2(), regs::dr3(), regs::dr6()];
+        // SAFETY: the crossing left DR7 off; the values are the host's own.
+        unsafe {
+            if self.guest_debug != self.host_debug {
+                set_debug_addresses(&self.host_debug);
+            }
+            if self.host_dr7 & DR7_ENABLES != 0 {
+                set_dr7(self.host_dr7);
+            }
+        }
+    }
+
+    /// Notes the guest's selectors and FS base, which are still on the CPU.
+    fn keep_segments(&self, data: &mut PassageData) {
+        let guest = &mut data.guest;
+        (guest.ds, guest.es, guest.fs, guest.gs) = (regs::ds(), regs::es(), regs::fs(), regs::gs());
+        guest.ldtr = regs::sldt();
+        // SAFETY: FS_BASE exists on every x86-64 CPU.
+        guest.fs_base = unsafe { rdmsr(MSR_FS_BASE) };
+    }
+
+    unsafe fn restore_segments(&self) {
+        let [ds, es, fs, gs, ldtr] = self.host_selectors;
+        // SAFETY: the selectors were loaded on this CPU when the residency began, with this GDT; `mov gs` is done between two swapgs, so that an NMI finds either
+        // the kernel's base active, or a user's base active and the kernel's inactive, as in the host's own code. KERNEL_GS_BASE is written by `swap_out_msrs`.
+        unsafe {
+            asm!("lldt {:x}", in(reg) ldtr, options(nostack, preserves_flags));
+            asm!("mov ds, {:x}", "mov es, {:x}", in(reg) ds, in(reg) es, options(nostack, preserves_flags));
+            asm!("mov fs, {:x}", in(reg) fs, options(nostack, preserves_flags));
+            if regs::gs() != gs {
+                asm!("swapgs", "mov gs, {:x}", "swapgs", in(reg) gs, options(nostack, preserves_flags));
+            }
+            wrmsr(MSR_FS_BASE, self.host_fs_base);
+        }
+    }
+}
+
+/// Notes what is the host's on this CPU and does not change while the vCPU is here.
+fn note_host(data: &mut PassageData, facts: &HostFacts) {
+    let host = &mut data.host;
+    host.gdtr = regs::sgdt();
+    host.idtr = regs::sidt();
+    host.tr = regs::str();
+    host.ss = u32::from(regs::ss());
+    host.cr4 = facts.cr4;
+    // SAFETY: GS_BASE exists on every x86-64 CPU.
+    host.gs_base = unsafe { rdmsr(MSR_GS_BASE) };
+    let index = usize::from(host.tr >> 3);
+    let descriptor = host.gdtr.base as *const u64;
+    if index + 1 < data.gdt_h.len() {
+        // SAFETY: TR was loaded from this GDT, so its descriptor (16 bytes) is there; our copy has room for it by the check.
+        unsafe {
+            data.gdt_h[index] = descriptor.add(index).read_volatile();
+            data.gdt_h[index + 1] = descriptor.add(index + 1).read_volatile();
+        }
+    }
+}
+
+/// Bytes of extended state that XCR0 of the host can make the CPU save.
+pub(crate) fn state_size(facts: &HostFacts) -> usize {
+    const FXSAVE_SIZE: usize = 512;
+    if facts.xsave() { __cpuid_count(0xd, 0).ecx as usize } else { FXSAVE_SIZE }
+}
+
+fn has_tsc_aux() -> bool {
+    const RDTSCP: u32 = 1 << 27;
+    const RDPID: u32 = 1 << 22;
+    let extended = __cpuid(0x8000_0000).eax >= 0x8000_0001 && __cpuid(0x8000_0001).edx & RDTSCP != 0;
+    extended || __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ecx & RDPID != 0
+}
+
+unsafe fn rdpkru() -> u32 {
+    let pkru;
+    // SAFETY: the caller checked CR4.PKE.
+    unsafe {
+        asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nomem, nostack, preserves_flags))
+    };
+    pkru
+}
+
+unsafe fn wrpkru(pkru: u32) {
+    // SAFETY: the caller checked CR4.PKE; the value is the host's own.
+    unsafe { asm!("wrpkru", in("ecx") 0, in("eax") pkru, in("edx") 0, options(nostack, preserves_flags)) };
+}
+
+const _: () = assert!(MSRS[KERNEL_GS_BASE] == MSR_KERNEL_GS_BASE && MSRS[EFER] == MSR_EFER);
