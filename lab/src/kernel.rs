@@ -66,6 +66,11 @@ impl KernelSpec {
         })
     }
 
+    /// The release that it names: the newest in the cache, else the newest that the package lists offer.
+    pub fn release(&self) -> Result<String> {
+        self.cached()?.map_or_else(|| self.resolve(), Ok)
+    }
+
     /// The newest release of it in the cache.
     fn cached(&self) -> Result<Option<String>> {
         let names: Vec<_> = fs::read_dir(cache::dir()?)?
@@ -100,10 +105,7 @@ pub struct Kernel {
 impl Kernel {
     /// Fetches and prepares the kernel that `spec` names, unless the cache has it.
     pub fn get(spec: &KernelSpec) -> Result<Self> {
-        let release = match spec.cached()? {
-            Some(release) => release,
-            None => spec.resolve()?,
-        };
+        let release = spec.release()?;
         let dir = cache::entry(&format!("kernel-{release}"), |dir| prepare(&release, dir))?;
         Ok(Self {
             vmlinuz: dir.join("vmlinuz"),

@@ -2,7 +2,7 @@
 
 /// Lines by which a kernel says that something went wrong with it.
 const BAD: &[&str] = &[
-    "WARNING:",
+    "] WARNING:",
     "BUG:",
     "kernel BUG at",
     "soft lockup",

@@ -19,14 +19,21 @@ struct Cli {
 enum Task {
     /// Run a command, or a shell, as root in the lab's host.
     Lab(lab::Args),
-    /// Build the colinux executable, statically linked.
+    /// Build the colinux executable, statically linked, and print its path.
     Build,
+    /// Make a Debian guest's image and print its path.
+    Image {
+        /// The guest's kernel: 6.1, 6.12, with -cloud or -rt for a flavour, or an exact release.
+        #[arg(long, value_name = "VERSION", default_value = "6.1")]
+        kernel: colinux_lab::KernelSpec,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Task::Lab(args) => lab::run(&args),
         Task::Build => build(),
+        Task::Image { kernel } => image(&kernel),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
@@ -38,5 +45,11 @@ fn main() -> ExitCode {
 fn build() -> anyhow::Result<ExitCode> {
     let folder = colinux_lab::executables::build()?;
     println!("{}", folder.join("colinux").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn image(kernel: &colinux_lab::KernelSpec) -> anyhow::Result<ExitCode> {
+    colinux_lab::apt::install_tools()?;
+    println!("{}", colinux_lab::image::debian_guest(kernel)?.display());
     Ok(ExitCode::SUCCESS)
 }
