@@ -1,2 +1,31 @@
-//! colinux-monitor
+//! The monitor: runs guests on a host kernel that it does not name.
+//!
+//! * [`Vm`] holds what the vCPUs of one guest share: run states, kicks, the window, counters
+//! * [`run`] is the run loop of one vCPU, over [`Host`] (the kernel it runs in) and [`World`] (the crossing)
+//! * [`memory`] finds memory for a guest, over [`memory::PhysicalMemory`]
+//!
+//! Errors say who is to blame. What the host could not do is a `Result` ([`HostError`], [`memory::Shortage`]). What the guest did wrong is a [`Fault`]: it ends
+//! that guest, once, and comes out of `RUN` as [`colinux_abi::ioctl::exit::FAILED`]. Nothing panics the host.
 #![no_std]
+
+mod call;
+mod cpu;
+mod error;
+mod extents;
+mod host;
+pub mod memory;
+mod run;
+mod stats;
+mod vcpu;
+mod vm;
+mod window;
+
+pub use call::{Call, Doorbell};
+pub use cpu::CpuWorld;
+pub use error::{Fault, HostError};
+pub use extents::Extents;
+pub use host::{Host, Interrupted, Left, WallClock, World, ZeroInit};
+pub use run::run;
+pub use vcpu::{RunState, Vcpu};
+pub use vm::Vm;
+pub use window::Window;

@@ -1,0 +1,51 @@
+//! Who is to blame: the host ([`HostError`]) or the guest ([`Fault`]).
+
+use colinux_abi::ioctl::{RunExit, exit};
+
+/// What the host could not do for its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostError {
+    /// There is not enough memory.
+    NoMemory,
+    /// A signal came in; run again to go on.
+    Interrupted,
+    /// The vCPU is in `RUN` already, runs, or the VM is being reset.
+    Busy,
+    /// The argument is out of range, misaligned, or not allowed in this state.
+    Invalid,
+    /// No such vCPU, device or memory.
+    NotFound,
+    /// It exists already.
+    Exists,
+    /// A user address cannot be read or written.
+    BadAddress,
+    /// Caller and driver are of different ABI versions.
+    Version,
+    /// The host's CPU is used in a way that leaves no room for a guest (VMX operation).
+    Unsupported,
+    /// The kernel refused; its own error number (positive).
+    Kernel(i32),
+}
+
+/// What a guest did wrong. It ends the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An unknown reason to leave.
+    Reason(u64),
+    /// A hypercall with a bad argument: the reason and that argument.
+    Argument(u64, u64),
+    /// The guest left in a paging mode in which it cannot be entered again: its CR4.
+    PagingMode(u64),
+}
+
+impl Fault {
+    /// What `RUN` returns.
+    pub fn exit(self) -> RunExit {
+        let (arg0, arg1) = match self {
+            Self::Reason(reason) => (reason, 0),
+            Self::Argument(reason, argument) => (reason, argument),
+            Self::PagingMode(cr4) => (u64::MAX, cr4),
+        };
+        RunExit { reason: exit::FAILED, reserved: 0, arg0, arg1 }
+    }
+}

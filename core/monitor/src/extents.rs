@@ -1,0 +1,124 @@
+//! A guest's memory: sorted, disjoint pieces, neighbours merged.
+
+use crate::host::ZeroInit;
+use colinux_abi::MAX_EXTENTS;
+use colinux_abi::ioctl::Extent;
+
+/// The list. All zero is the empty one.
+pub struct Extents {
+    len: usize,
+    list: [Extent; MAX_EXTENTS],
+}
+
+// SAFETY: integers only.
+unsafe impl ZeroInit for Extents {}
+
+impl Default for Extents {
+    fn default() -> Self {
+        Self { len: 0, list: [Extent { gpa: 0, len: 0 }; MAX_EXTENTS] }
+    }
+}
+
+impl Extents {
+    /// The pieces, sorted by address.
+    pub fn as_slice(&self) -> &[Extent] {
+        self.list.get(..self.len).unwrap_or(&[])
+    }
+
+    /// Bytes in all.
+    pub fn bytes(&self) -> u64 {
+        self.as_slice().iter().map(|extent| extent.len).sum()
+    }
+
+    /// Adds a piece that overlaps none; false when the list is full.
+    pub fn add(&mut self, piece: Extent) -> bool {
+        let at = self.as_slice().partition_point(|extent| extent.gpa < piece.gpa);
+        let joins_left = at
+            .checked_sub(1)
+            .and_then(|left| self.list.get(left))
+            .is_some_and(|left| left.gpa + left.len == piece.gpa);
+        let joins_right = self.as_slice().get(at).is_some_and(|right| piece.gpa + piece.len == right.gpa);
+        match (joins_left, joins_right) {
+            (true, true) => {
+                self.list[at - 1].len += piece.len + self.list[at].len;
+                self.list.copy_within(at + 1..self.len, at);
+                self.len -= 1;
+            }
+            (true, false) => self.list[at - 1].len += piece.len,
+            (false, true) => {
+                self.list[at].gpa = piece.gpa;
+                self.list[at].len += piece.len;
+            }
+            (false, false) if self.len == MAX_EXTENTS => return false,
+            (false, false) => {
+                self.list.copy_within(at..self.len, at + 1);
+                self.list[at] = piece;
+                self.len += 1;
+            }
+        }
+        true
+    }
+
+    /// True when one piece holds all of `len` bytes at `gpa`.
+    pub fn contains(&self, gpa: u64, len: u64) -> bool {
+        let after = self.as_slice().partition_point(|extent| extent.gpa <= gpa);
+        let Some(extent) = after.checked_sub(1).and_then(|at| self.as_slice().get(at)) else { return false };
+        let into = gpa - extent.gpa;
+        into < extent.len && len <= extent.len - into
+    }
+
+    /// Empties the list.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::boxed::Box;
+
+    fn list(pieces: &[(u64, u64)]) -> Box<Extents> {
+        let mut extents = Box::<Extents>::default();
+        assert!(pieces.iter().all(|&(gpa, len)| extents.add(Extent { gpa, len })));
+        extents
+    }
+
+    #[test]
+    fn neighbours_merge_in_any_order() {
+        for pieces in [[(0, 2), (2, 2), (4, 2)], [(4, 2), (0, 2), (2, 2)], [(2, 2), (4, 2), (0, 2)]] {
+            assert_eq!(list(&pieces).as_slice(), [Extent { gpa: 0, len: 6 }]);
+        }
+    }
+
+    #[test]
+    fn others_stay_apart_and_sorted() {
+        let extents = list(&[(10, 2), (0, 2), (5, 2)]);
+        assert_eq!(
+            extents.as_slice().iter().map(|extent| extent.gpa).collect::<std::vec::Vec<_>>(),
+            [0, 5, 10]
+        );
+        assert_eq!(extents.bytes(), 6);
+    }
+
+    #[test]
+    fn contains_knows_ends() {
+        let extents = list(&[(10, 10), (30, 10)]);
+        assert!(extents.contains(10, 10) && extents.contains(39, 1));
+        for (gpa, len) in [(9, 1), (10, 11), (20, 1), (15, 20), (40, 1), (10, u64::MAX), (u64::MAX, 1)] {
+            assert!(!extents.contains(gpa, len), "{gpa} {len}");
+        }
+    }
+
+    #[test]
+    fn a_full_list_refuses_and_keeps_what_it_has() {
+        let mut extents = Box::<Extents>::default();
+        for i in 0..MAX_EXTENTS as u64 {
+            assert!(extents.add(Extent { gpa: i * 4, len: 2 }));
+        }
+        assert!(!extents.add(Extent { gpa: MAX_EXTENTS as u64 * 4, len: 2 }));
+        assert!(extents.add(Extent { gpa: 2, len: 2 }));
+        assert_eq!(extents.as_slice().len(), MAX_EXTENTS - 1);
+    }
+}

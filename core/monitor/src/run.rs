@@ -1,0 +1,325 @@
+//! The run loop of one vCPU.
+//!
+//! Two levels: the *outer* loop runs in an ordinary thread context, where the thread may sleep, be scheduled and take signals. The *inner* loop is a residency: the
+//! vCPU has the CPU for itself, and goes back and forth between guest and host by crossings alone.
+//!
+//! Every way into the guest passes [`Runner::must_leave`], the one re-entry check; every way out opens interrupts on the host before anything else is done that takes
+//! time. (In the trial, one path that missed the check cost a timer tick for each hop of a packet.)
+
+use crate::call::{Call, Doorbell};
+use crate::error::{Fault, HostError};
+use crate::host::{Host, Interrupted, Left, World};
+use crate::vcpu::{RunState, Vcpu};
+use crate::vm::Vm;
+use crate::window::Window;
+use colinux_abi::hypercall::IRQS_OFF;
+use colinux_abi::ioctl::{RunExit, VcpuState, exit};
+
+/// Most NMIs and machine checks that are passed on after one crossing. The CPU holds at most two; the count lies in a page that the guest can write.
+const MOST_FORWARDED: u32 = 2;
+
+/// Why the inner loop ends.
+#[derive(Clone, Copy, Debug)]
+enum Leave {
+    /// The re-entry check said so.
+    Reschedule,
+    /// The guest has ended.
+    Ended,
+    /// It is time to look for signals.
+    Signals,
+    /// Nothing to do until an event comes.
+    Idle,
+    /// Others shall run.
+    Yield,
+    /// This vCPU stops until it is started again.
+    Stop,
+    /// The call needs locks that may sleep.
+    Locks(Call),
+    /// The daemon has to do something.
+    User(RunExit),
+}
+
+/// Runs vCPU `index` until the daemon is needed.
+///
+/// # Errors
+/// [`HostError::Interrupted`] for a signal (run again to go on), [`HostError::Busy`] when another thread runs it, [`HostError::Invalid`] before the window or the boot
+/// CPU's start state is set, [`HostError::NotFound`] for an index out of range.
+pub fn run(vm: &Vm, index: usize, host: &impl Host, world: &mut impl World) -> Result<RunExit, HostError> {
+    let vcpu = vm.vcpu(index).ok_or(HostError::NotFound)?;
+    let window = vm.window().ok_or(HostError::Invalid)?;
+    vm.enter(vcpu)?;
+    let mut runner = Runner { vm, vcpu, window, index, host, world, silent: true, checked: 0 };
+    let result = runner.outer();
+    vm.exit(vcpu);
+    result
+}
+
+struct Runner<'a, H, W> {
+    vm: &'a Vm,
+    vcpu: &'a Vcpu,
+    window: Window,
+    index: usize,
+    host: &'a H,
+    world: &'a mut W,
+    /// The guest will not look for events when it goes on.
+    silent: bool,
+    /// When signals were looked for.
+    checked: u64,
+}
+
+const STOPPED: RunExit = RunExit { reason: exit::STOPPED, reserved: 0, arg0: 0, arg1: 0 };
+
+fn user(reason: u32, arg0: u64) -> Leave {
+    Leave::User(RunExit { reason, reserved: 0, arg0, arg1: 0 })
+}
+
+impl<H: Host, W: World> Runner<'_, H, W> {
+    fn outer(&mut self) -> Result<RunExit, HostError> {
+        loop {
+            if self.vm.ended() {
+                return Ok(STOPPED);
+            }
+            if self.host.interrupted(self.index) {
+                return Err(HostError::Interrupted);
+            }
+            self.checked = self.host.ticks();
+            if self.is_running()? {
+                let mut leave = self.reside();
+                if let Leave::Locks(call) = leave {
+                    leave = self.perform(call).unwrap_or(Leave::Signals);
+                }
+                if let Some(exit) = self.act(leave)? {
+                    return Ok(exit);
+                }
+            }
+        }
+    }
+
+    /// True when the vCPU can go to the guest; waits for its start otherwise.
+    fn is_running(&mut self) -> Result<bool, HostError> {
+        if self.vcpu.state() == RunState::Running {
+            return Ok(true);
+        }
+        if let Some(start) = self.vcpu.take_start() {
+            self.world.set_start(&start);
+            self.silent = true;
+            return Ok(true);
+        }
+        if self.index == 0 && self.vcpu.state() == RunState::New {
+            return Err(HostError::Invalid);
+        }
+        let vcpu = self.vcpu;
+        self.block(|| vcpu.state() == RunState::Ready)?;
+        Ok(false)
+    }
+
+    /// What is done between two residencies.
+    fn act(&mut self, leave: Leave) -> Result<Option<RunExit>, HostError> {
+        match leave {
+            Leave::Reschedule => self.host.reschedule(),
+            Leave::Yield => self.host.yield_now(),
+            Leave::Stop => self.vcpu.stop(),
+            Leave::Ended | Leave::Signals | Leave::Locks(_) => {}
+            Leave::User(exit) => return Ok(Some(exit)),
+            Leave::Idle => {
+                let (window, index) = (self.window, self.index);
+                self.block(|| window.pending(index) != 0)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn block(&self, ready: impl Fn() -> bool) -> Result<(), HostError> {
+        self.vcpu.blocks();
+        let result = self.host.block(self.index, || self.vm.ended() || ready());
+        self.vcpu.leaves();
+        result.map_err(|Interrupted| HostError::Interrupted)
+    }
+
+    /// The inner loop.
+    fn reside(&mut self) -> Leave {
+        self.vcpu.counters.residencies.add_alone(1);
+        self.host.pin(self.index);
+        self.host.irqs_off();
+        // SAFETY: pinned, interrupts off.
+        unsafe { self.world.load() };
+        let leave = loop {
+            if let Some(leave) = self.must_leave() {
+                break leave;
+            }
+            if let Some(leave) = self.round() {
+                break leave;
+            }
+        };
+        self.vcpu.leaves();
+        // SAFETY: loaded above, on this CPU; each round ends with interrupts off.
+        unsafe { self.world.put() };
+        self.host.irqs_on();
+        self.host.unpin(self.index);
+        leave
+    }
+
+    /// THE re-entry check. Interrupts are off, and the vCPU counts as "in the guest" from before the check: what comes up later brings an interrupt.
+    fn must_leave(&self) -> Option<Leave> {
+        self.vcpu.enters();
+        if self.vm.ended() {
+            return Some(Leave::Ended);
+        }
+        self.host.must_yield().then_some(Leave::Reschedule)
+    }
+
+    /// One round trip: interrupts are off before and after.
+    fn round(&mut self) -> Option<Leave> {
+        if self.silent && self.window.pending(self.index) != 0 {
+            self.host.interrupt_self(self.index);
+        }
+        // SAFETY: the residency is loaded, interrupts are off, and there is a window.
+        let left = unsafe { self.world.cross() };
+        self.vcpu.leaves();
+        self.forward(&left);
+        let call = Call::decode(&left.exit, self.vm.vcpu_count());
+        self.silent = left.exit.reason & IRQS_OFF != 0 || call.is_ok_and(Call::is_silent);
+        self.count(&left, call);
+        if let Ok(call) = call {
+            self.take_physical(call);
+        }
+        self.host.irqs_on();
+        let leave = self.dispatch(&left, call);
+        self.host.irqs_off();
+        leave
+    }
+
+    /// Passes on what arrived in the passage.
+    fn forward(&mut self, left: &Left) {
+        for _ in 0..left.nmis.min(MOST_FORWARDED) {
+            self.vcpu.counters.passage_nmis.add_alone(1);
+            // SAFETY: the passage accepted it and returned without an iret.
+            unsafe { self.world.raise_nmi() };
+        }
+        for _ in 0..left.machine_checks.min(MOST_FORWARDED) {
+            // SAFETY: the passage accepted it.
+            unsafe { self.world.raise_machine_check() };
+        }
+        if left.early_nmis != 0 {
+            self.host.nmi_self();
+        }
+    }
+
+    /// Lets the host's own handler see what took the CPU out of the guest.
+    fn take_physical(&mut self, call: Call) {
+        // SAFETY: interrupts are off; the guest's stub says that the CPU accepted it. (It could lie; it runs in ring 0 and could do anything else too.)
+        unsafe {
+            match call {
+                Call::Interrupt(vector) => self.world.raise_vector(vector),
+                Call::Nmi => self.world.raise_nmi(),
+                Call::MachineCheck => self.world.raise_machine_check(),
+                _ => {}
+            }
+        }
+        if call == Call::Nmi && self.host.rescued() {
+            self.vcpu.counters.rescues.add_alone(1);
+        }
+    }
+
+    fn count(&self, left: &Left, call: Result<Call, Fault>) {
+        const FIRST_HYPERCALL: u64 = 16;
+        let counters = &self.vcpu.counters;
+        counters.crossings.add_alone(1);
+        match call {
+            Ok(Call::Interrupt(_)) => counters.interrupts.add_alone(1),
+            Ok(Call::Nmi) => counters.nmis.add_alone(1),
+            _ => {
+                let number = (left.exit.reason & !IRQS_OFF).wrapping_sub(FIRST_HYPERCALL);
+                if let Some(counter) = counters.hypercalls.get(number as usize) {
+                    counter.add_alone(1);
+                }
+            }
+        }
+    }
+
+    /// Interrupts are on.
+    fn dispatch(&mut self, left: &Left, call: Result<Call, Fault>) -> Option<Leave> {
+        let call = match (left.bad_cr4, call) {
+            (Some(cr4), _) => return Some(self.fail(Fault::PagingMode(cr4))),
+            (None, Err(fault)) => return Some(self.fail(fault)),
+            (None, Ok(call)) => call,
+        };
+        if call.takes_locks() && self.host.locks_sleep() {
+            return Some(Leave::Locks(call));
+        }
+        self.perform(call)
+    }
+
+    /// Does what the guest asks; also outside of a residency.
+    fn perform(&mut self, call: Call) -> Option<Leave> {
+        let mut value = 0;
+        let leave = match call {
+            Call::Interrupt(_) | Call::Nmi | Call::MachineCheck => return self.signals_due(),
+            Call::Idle if self.window.pending(self.index) != 0 => None,
+            Call::Idle => Some(Leave::Idle),
+            Call::Yield => Some(Leave::Yield),
+            Call::Stop => Some(Leave::Stop),
+            Call::DeviceStatus(device) => Some(user(exit::DEVICE_STATUS, device as u64)),
+            Call::Shutdown(how) => Some(self.finish(user(exit::SHUTDOWN, how))),
+            Call::Console { full } => {
+                self.host.notify(Doorbell::Console);
+                full.then(|| user(exit::CONSOLE, 0))
+            }
+            Call::Timer(nanoseconds) => {
+                self.host.set_timer(self.index, nanoseconds);
+                None
+            }
+            Call::Notify(doorbell) => {
+                self.host.notify(doorbell);
+                None
+            }
+            Call::Raise { vcpus, events } => {
+                self.raise(vcpus, events);
+                None
+            }
+            Call::WallClock => {
+                self.window.set_wall_clock(&self.host.wall_clock());
+                None
+            }
+            Call::Start(target) => {
+                value = u64::from(!self.start(target));
+                None
+            }
+        };
+        self.world.set_return(value);
+        leave
+    }
+
+    /// A thread in the guest learns of a signal only here: the interrupt that came with it is one like any other.
+    fn signals_due(&self) -> Option<Leave> {
+        let waited = self.host.ticks().wrapping_sub(self.checked);
+        (waited >= self.host.ticks_per_millisecond()).then_some(Leave::Signals)
+    }
+
+    fn raise(&self, vcpus: u64, events: u64) {
+        for index in (0..self.vm.vcpu_count()).filter(|index| vcpus >> index & 1 != 0) {
+            self.window.raise(index, events);
+            self.vm.nudge(self.host, index);
+        }
+    }
+
+    /// Starts another vCPU with the arguments in its page; false when it runs.
+    fn start(&self, target: usize) -> bool {
+        let [rip, rsp, cr3, rsi] = self.window.args(target);
+        let start = VcpuState { rip, rsp, cr3, rsi };
+        let started = self.vm.vcpu(target).is_some_and(|vcpu| vcpu.prepare(&start).is_ok());
+        if started {
+            self.vm.nudge(self.host, target);
+        }
+        started
+    }
+
+    fn fail(&self, fault: Fault) -> Leave {
+        self.finish(Leave::User(fault.exit()))
+    }
+
+    /// Ends the guest. Only the first to end it says why.
+    fn finish(&self, why: Leave) -> Leave {
+        if self.vm.end(self.host) { why } else { Leave::Ended }
+    }
+}
