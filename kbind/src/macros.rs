@@ -160,12 +160,14 @@ macro_rules! functions {
 
 /// Fields of kernel structures, typed; the loader refuses a field of another size.
 ///
-/// Members of anonymous structures and unions are found by their own name.
+/// Members of anonymous structures and unions are found by their own name. Of an array the type may be
+/// that of one element: the field is then the first one. `()` stands for a field whose place alone matters.
 ///
 /// ```
 /// kbind::fields! {
 ///     pub static CON_FLAGS: u16 = "console.flags";
 ///     pub static APIC_EOI: optional u64 = "apic.eoi";
+///     pub static CAPABILITIES: u32 = "cpuinfo_x86.x86_capability";
 /// }
 /// let _: fn(*const u8) -> u16 = |console| unsafe { CON_FLAGS.read(console) };
 /// let _: fn(*mut u8) -> bool = |apic| unsafe { APIC_EOI.write_if(apic, 0) };

@@ -88,14 +88,17 @@ pub fn first_place<'a, T>(
     Err(Failure::Missing(reasons.join("; ")))
 }
 
+/// Offset of a field of the expected size.
 pub fn field(record: &Record, layout: &dyn Layout) -> Answer<u64> {
     let field = first(record.name(), |path| Ok(layout.field(path)?))?;
-    if field.size == record.number {
+    // A record without a size asks only for the place; one of an element's size for the first element.
+    if [0, field.size, field.element].contains(&record.number) {
         return Ok(field.offset);
     }
     Err(Failure::Wrong(format!("{} bytes long in this kernel, {} expected", field.size, record.number)))
 }
 
+/// Size of a structure for which there is room.
 pub fn size(record: &Record, layout: &dyn Layout) -> Answer<u64> {
     let size = first(record.name(), |structure| Ok(layout.size_of(structure)?))?;
     if size <= record.number {

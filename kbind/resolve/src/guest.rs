@@ -154,8 +154,10 @@ fn hook(image: &KernelImage, record: &Record) -> Answer<Resolved> {
 }
 
 fn old_word(image: &KernelImage, vaddr: u64) -> Answer<u64> {
-    let bytes = image.read_bytes(vaddr, 8).and_then(|bytes| bytes.try_into().ok());
-    bytes.map(u64::from_le_bytes).ok_or_else(|| {
+    let cleared = |start: u64, stop: u64| (start..stop).contains(&vaddr);
+    let bss = image.symbols().find_one("__bss_start").zip(image.symbols().find_one("__bss_stop"));
+    let bytes = image.read_bytes(vaddr, 8).filter(|_| !bss.is_some_and(|(start, stop)| cleared(start, stop)));
+    bytes.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes).ok_or_else(|| {
         Failure::Wrong(format!(
             "{vaddr:#x} is not among the initial data of the kernel (.bss is cleared at start)"
         ))

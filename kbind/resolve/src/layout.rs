@@ -9,6 +9,8 @@ pub struct FieldLayout {
     pub offset: u64,
     /// Of the field.
     pub size: u64,
+    /// Of one element when the field is an array, else of the field.
+    pub element: u64,
 }
 
 /// Why a field has no layout.
@@ -119,8 +121,8 @@ impl OffsetFile {
                 self.enumerators.insert(name.into(), value.parse::<i64>().ok()? as u64);
             }
             [path, offset, size] if path.contains('.') => {
-                let layout = FieldLayout { offset: offset.parse().ok()?, size: size.parse().ok()? };
-                self.fields.insert(path.into(), layout);
+                let (offset, size) = (offset.parse().ok()?, size.parse().ok()?);
+                self.fields.insert(path.into(), FieldLayout { offset, size, element: size });
             }
             [structure, size] => {
                 self.sizes.insert(structure.into(), size.parse().ok()?);
@@ -152,7 +154,7 @@ mod tests {
     #[test]
     fn offset_file_answers() {
         let file = OffsetFile::parse("# 6.1\nconsole.flags 72 2\napic 280\nenum LOW -2 # note\n\n").unwrap();
-        assert_eq!(file.field("console.flags"), Ok(FieldLayout { offset: 72, size: 2 }));
+        assert_eq!(file.field("console.flags"), Ok(FieldLayout { offset: 72, size: 2, element: 2 }));
         assert_eq!(file.size_of("apic"), Ok(280));
         assert_eq!(file.enumerator("LOW"), Some(-2i64 as u64));
         assert!(matches!(file.field("console.index"), Err(LayoutError::Missing(_))));

@@ -50,6 +50,11 @@ impl Btf {
         None
     }
 
+    fn element_size(&self, id: u32) -> Option<u64> {
+        let ty = self.bare(id)?;
+        self.type_size(if ty.kind == Kind::Array { self.word(&ty, 0)? } else { id })
+    }
+
     fn members<'a>(&'a self, ty: &'a Type) -> impl Iterator<Item = Member> + 'a {
         (0..ty.count).map_while(|index| {
             let place = self.word(ty, 3 * index + 2)?;
@@ -147,8 +152,10 @@ impl Layout for Btf {
             if member.bits != 0 || member.bit % 8 != 0 {
                 return Err(LayoutError::BitField(path.into()));
             }
-            let size = self.type_size(member.ty).ok_or_else(|| LayoutError::Missing(path.into()))?;
-            Ok(FieldLayout { offset: member.bit / 8, size })
+            let missing = || LayoutError::Missing(path.into());
+            let size = self.type_size(member.ty).ok_or_else(missing)?;
+            let element = self.element_size(member.ty).ok_or_else(missing)?;
+            Ok(FieldLayout { offset: member.bit / 8, size, element })
         })
     }
 
