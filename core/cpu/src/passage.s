@@ -242,12 +242,11 @@ colinux_passage_resume_g:
     mov     rax, [rax + {VP_DR7}]
     test    rax, rax
     jnz     31f
-    # 9. Everything that is still needed is in registers before the guest's IDT is loaded: an NMI on the next instruction makes a whole
-    #    round trip and overwrites the guest's half of the data page.
+    # 9. The guest's IDT comes last: an NMI on the next instruction makes a whole round trip and overwrites the guest's half of the data
+    #    page, so nothing of it is read any more; and by the stack pointer the guest's NMI entry knows whether it interrupted itself.
 10: mov     rax, [rsi + {RET}]
-    mov     rdx, [rsi + {G_RSP}]
+    mov     rsp, [rsi + {G_RSP}]
     lidt    [rsi + {G_IDTR}]
-    mov     rsp, rdx
     popfq
     pop     r15
     pop     r14
