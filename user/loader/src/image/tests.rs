@@ -1,0 +1,85 @@
+use super::*;
+use std::{fs, process::Command};
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A directory tree as Debian installs it, and an ext4 file system of it with today's default features.
+fn debian(directory: &Path, size: &str) -> PathBuf {
+    let tree = directory.join("tree");
+    fs::create_dir_all(tree.join("boot")).unwrap();
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    fs::write(tree.join("etc/os-release"), "ID=debian\n").unwrap();
+    fs::write(tree.join("boot/vmlinuz-6.1.0-1-amd64"), vec![0x4d; 300_000]).unwrap();
+    fs::write(tree.join("boot/initrd.img-6.1.0-1-amd64"), vec![0x77; 1_234_567]).unwrap();
+    std::os::unix::fs::symlink("boot/vmlinuz-6.1.0-1-amd64", tree.join("vmlinuz")).unwrap();
+    std::os::unix::fs::symlink("boot/initrd.img-6.1.0-1-amd64", tree.join("initrd.img")).unwrap();
+    let image = directory.join("disk.img");
+    let features = "metadata_csum,64bit,extent,flex_bg,huge_file,dir_index";
+    run(Command::new("/sbin/mkfs.ext4").args(["-q", "-O", features, "-d"]).arg(&tree).arg(&image).arg(size));
+    image
+}
+
+fn check(image: &Path, root: &str) {
+    let disk = Disk::open(image).unwrap();
+    assert_eq!(disk.root_device("/dev/vda"), root);
+    let files = disk.kernel().unwrap();
+    assert_eq!((files.name.as_str(), files.kernel), ("/vmlinuz", vec![0x4d; 300_000]));
+    let mut initrd = files.initrd.unwrap();
+    let mut bytes = Vec::new();
+    initrd.reader.read_to_end(&mut bytes).unwrap();
+    assert_eq!((initrd.len, bytes), (1_234_567, vec![0x77; 1_234_567]));
+}
+
+#[test]
+fn a_whole_disk_file_system_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    check(&debian(directory.path(), "16M"), "/dev/vda");
+}
+
+#[test]
+fn partitions_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let fs = fs::read(debian(directory.path(), "16M")).unwrap();
+    let image = directory.path().join("parted.img");
+    // A small partition in front, and the kernel's in the second entry of an MBR.
+    let mut disk = vec![0; 512 * 4096];
+    disk.extend_from_slice(&fs);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let sectors = (fs.len() / 512) as u32;
+    for (entry, start, len) in [(0, 2048_u32, 1024_u32), (1, 4096, sectors)] {
+        let at = 446 + 16 * entry;
+        disk[at + 4] = 0x83;
+        disk[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        disk[at + 12..at + 16].copy_from_slice(&len.to_le_bytes());
+    }
+    fs::write(&image, disk).unwrap();
+    check(&image, "/dev/vda2");
+}
+
+#[test]
+fn bad_images_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("disk.img");
+    assert!(matches!(Disk::open(&image), Err(ImageError::Io { .. })));
+    fs::write(&image, [0; 100]).unwrap();
+    assert!(matches!(Disk::open(&image), Err(ImageError::TooSmall { len: 100, .. })));
+    fs::write(&image, vec![0x5a; 1 << 20]).unwrap();
+    assert!(matches!(Disk::open(&image), Err(ImageError::NoFileSystem { .. })));
+    let image = debian(directory.path(), "16M");
+    let whole = fs::read(&image).unwrap();
+    fs::write(&image, &whole[..8 << 20]).unwrap();
+    let error = Disk::open(&image).and_then(|disk| disk.kernel().map(drop)).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+}
+
+#[test]
+fn a_disk_without_a_kernel_names_the_cure() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("disk.img");
+    run(Command::new("/sbin/mkfs.ext4").arg("-q").arg(&image).arg("4M"));
+    let error = Disk::open(&image).unwrap().kernel().err().unwrap();
+    assert!(error.to_string().contains("linux-image-amd64"), "{error}");
+}
