@@ -1,9 +1,10 @@
-//! Joins a guest object to a kernel image and prints what the loader would do.
+//! Joins an object to a kernel image: prints what the loader would do with a guest object, or makes a
+//! module of a host object.
 //!
-//! `join <vmlinuz> <object>`
+//! `join <vmlinuz> <guest object>` or `join <vmlinuz> <host object> <module to write>`
 
 use anyhow::Context;
-use kbind_resolve::{KernelImage, link_guest};
+use kbind_resolve::{KernelImage, link_guest, make_module};
 use std::time::Instant;
 
 fn main() -> anyhow::Result<()> {
@@ -12,6 +13,11 @@ fn main() -> anyhow::Result<()> {
     let image = KernelImage::parse(std::fs::read(kernel)?)?;
     let object = std::fs::read(object)?;
     let start = Instant::now();
+    if let Some(path) = args.next() {
+        std::fs::write(path, make_module(&image, &object)?)?;
+        println!("{} fits, made in {:?}", image.release(), start.elapsed());
+        return Ok(());
+    }
     let link = link_guest(&image, &object)?;
     println!("{} fits, checked in {:?}", image.release(), start.elapsed());
     for segment in &link.segments {

@@ -17,6 +17,7 @@ mod guest;
 mod image;
 mod kallsyms;
 mod layout;
+mod module;
 mod payload;
 mod records;
 mod vmlinux;
@@ -28,4 +29,4 @@ pub use guest::{GuestLink, ObjectSegment, Poke, link_guest};
 pub use image::{KernelImage, Segment};
 pub use kallsyms::Symbols;
 pub use layout::{FieldLayout, Layout, LayoutError, OffsetFile, OffsetFileError, Prototype};
-//M
+pub use module::make_module;
