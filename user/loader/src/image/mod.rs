@@ -62,8 +62,8 @@ impl Disk {
         let mut problems = Vec::new();
         for part in partitions::list(&file).map_err(io_error)? {
             let name = part.number.map_or("whole disk".to_owned(), |number| format!("partition {number}"));
-            match Ext4::load(Box::new(Section { file: Arc::clone(&file), start: part.start, len: part.len }))
-            {
+            let section = Section { file: Arc::clone(&file), start: part.start, len: part.len };
+            match section.load() {
                 Ok(fs) => volumes.push(Volume { partition: part.number, fs }),
                 Err(error) => problems.push(format!("{name}: {error}")),
             }
@@ -129,6 +129,11 @@ struct Section {
 }
 
 impl Section {
+    fn load(self) -> Result<Ext4, SectionError> {
+        self.check_len()?;
+        Ok(Ext4::load(Box::new(self))?)
+    }
+
     /// Compares the length with what the superblock says (fs/ext4/ext4.h, `struct ext4_super_block`): an image that was cut
     /// short may look whole otherwise, until the guest reads what is missing.
     fn check_len(&self) -> Result<(), SectionError> {
