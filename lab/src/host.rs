@@ -10,12 +10,15 @@ use crate::session::Session;
 use crate::{apt, executables, initramfs::Archive, log, rootfs};
 use anyhow::{Context, Result};
 use std::fs;
+use std::net::Shutdown;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// How long a host may take from power-on to its agent's greeting.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How long a host may take to power off.
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// A host to be.
 #[derive(Clone, Debug, Default)]
@@ -197,7 +200,7 @@ impl Lab {
         process.wait(Duration::from_secs(60))?.ok().map(drop)
     }
 
-    /// Sends a non-maskable interrupt to every CPU.
+    /// Sends a non-maskable interrupt to every CPU whose LINT1 is open; Linux opens that of the boot CPU only.
     pub fn nmi(&mut self) -> Result<()> {
         self.monitor()?.nmi()
     }
@@ -231,20 +234,15 @@ impl Lab {
 
     /// Powers the host off, waits for its end, and looks at its log.
     pub fn power_off(mut self) -> Result<()> {
-        self.check_log()?;
-        drop(self.spawn("sync; kill -TERM 1; poweroff -f"));
-        self.machine.wait()?;
+        // The agent, which is the host's first process, powers off when the lab hangs up.
+        self.machine.channel.shutdown(Shutdown::Both).context("hanging up")?;
+        self.wait_for_end(END_LIMIT)?;
         self.check_log()
     }
 
     /// Waits until the machine has ended by itself.
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        while !self.machine.is_over() {
-            anyhow::ensure!(Instant::now() < deadline, "the machine still runs after {limit:?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        self.machine.wait(limit)
     }
 }
 

@@ -42,8 +42,9 @@ impl KernelSpec {
     fn matches(&self, release: &str) -> bool {
         let Some(version) = release.strip_suffix(&format!("-{}", self.flavour)) else { return false };
         let Some(rest) = version.strip_prefix(&self.version) else { return false };
-        let plain = rest.is_empty() || rest.starts_with('.') && version.contains(['-', '+']);
-        plain && !["-rt", "-cloud"].iter().any(|f| version.ends_with(f))
+        let exact = rest.is_empty() && version.contains(['-', '+']);
+        (exact || rest.starts_with('.') && rest.contains(['-', '+']))
+            && !["-rt", "-cloud"].iter().any(|f| version.ends_with(f))
     }
 
     /// The newest release that the package lists offer.

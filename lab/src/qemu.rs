@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::proto::PORT_NAME;
 
@@ -154,14 +155,14 @@ impl Machine {
 }
 
 impl Running {
-    /// Whether the machine is over.
-    pub fn is_over(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
-    }
-
     /// Waits for the machine to end by itself.
-    pub fn wait(&mut self) -> Result<()> {
-        self.child.wait().context("waiting for QEMU").map(drop)
+    pub fn wait(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.child.try_wait().context("waiting for QEMU")?.is_none() {
+            anyhow::ensure!(Instant::now() < deadline, "the machine still runs after {limit:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 }
 

@@ -1,8 +1,12 @@
 //! The project's own commands: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod check;
 mod lab;
+mod steps;
 mod terminal;
+mod test;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -19,6 +23,10 @@ struct Cli {
 enum Task {
     /// Run a command, or a shell, as root in the lab's host.
     Lab(lab::Args),
+    /// Run the tests: those on this computer, then those in the lab.
+    Test(test::Args),
+    /// Check what has to hold before a push: tidiness, format, lints, hosted tests.
+    Check,
     /// Build the colinux executable, statically linked, and print its path.
     Build,
     /// Make a Debian guest's image and print its path.
@@ -32,6 +40,8 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Task::Lab(args) => lab::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Check => check::run(),
         Task::Build => build(),
         Task::Image { kernel } => image(&kernel),
     };

@@ -1,0 +1,18 @@
+//! Programs that a task runs one after the other, each visible.
+
+use anyhow::{Context, Result};
+use std::process::Command;
+
+/// Runs `cargo` with `arguments` at the top of the tree; an error if it fails.
+pub fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    eprintln!("xtask: cargo {}", arguments.join(" "));
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .current_dir(colinux_lab::executables::workspace()?);
+    let status = command.status().context("cargo cannot be started")?;
+    anyhow::ensure!(status.success(), "cargo {} failed ({status})", arguments.join(" "));
+    Ok(())
+}

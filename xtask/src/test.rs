@@ -1,0 +1,61 @@
+//! `cargo xtask test`.
+
+use crate::steps::cargo;
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use std::process::ExitCode;
+use std::time::Instant;
+
+const LAB_TESTS: &str = "package(colinux-tests)";
+const HOSTED_TESTS: &str = "not package(colinux-tests)";
+
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Run only the tests that need no lab.
+    #[arg(long)]
+    hosted: bool,
+    /// Run only the tests that need the lab.
+    #[arg(long, conflicts_with = "hosted")]
+    lab: bool,
+    /// Run only tests whose name contains this.
+    filter: Vec<String>,
+}
+
+/// Runs the tests and says at the end what passed.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut passed = Vec::new();
+    if !args.lab {
+        hosted(&args.filter)?;
+        passed.push("hosted tests");
+    }
+    if !args.hosted {
+        lab(&args.filter)?;
+        passed.push("lab tests");
+    }
+    eprintln!("xtask: {} passed in {} s", passed.join(" and "), start.elapsed().as_secs());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the tests that need nothing but this computer.
+pub fn hosted(filter: &[String]) -> Result<()> {
+    nextest(HOSTED_TESTS, filter, &[])
+}
+
+fn lab(filter: &[String]) -> Result<()> {
+    colinux_lab::apt::install_tools()?;
+    let executables = colinux_lab::executables::build()?;
+    // The stack of a failed test says nothing: its error does, with the logs.
+    let variables = [("COLINUX_EXECUTABLES", &*executables.to_string_lossy()), ("RUST_LIB_BACKTRACE", "0")];
+    nextest(LAB_TESTS, filter, &variables)
+}
+
+fn nextest(tests: &str, filter: &[String], variables: &[(&str, &str)]) -> Result<()> {
+    let mut arguments = vec!["nextest", "run", "--workspace", "--filterset", tests];
+    if !filter.is_empty() {
+        // A filter may well name tests of the other half only.
+        arguments.push("--no-tests=pass");
+    }
+    arguments.extend(filter.iter().map(String::as_str));
+    cargo(&arguments, variables)
+}
