@@ -1,0 +1,171 @@
+//! Several CPUs: vCPU `i` is CPU `i` with APIC ID `i`. Inter-processor interrupts are events that the host raises on the other vCPU.
+//!
+//! `native_cpu_up` (up to 6.4) and `native_kick_ap` (since) are used as they are, one CPU at a time; they end in `apic->wakeup_secondary_cpu`.
+
+use crate::hypercall::{call, index, irqs_off, vcpu_count, vcpu_page, vm};
+use crate::room::{peek, poke};
+use crate::{apic, memory};
+use colinux_abi::hypercall::{RAISE, START_VCPU, STOP_VCPU, YIELD};
+use colinux_abi::page::event;
+use core::sync::atomic::Ordering;
+
+kbind::symbols! {
+    static SECONDARY_STARTUP = "secondary_startup_64";
+    static INIT_TOP_PGT = "init_top_pgt";
+    static ONLINE_MASK = "__cpu_online_mask";
+    static PARALLEL_BRINGUP: optional = "x86_cpuinit+x86_cpuinit_ops.parallel_bringup";
+}
+
+kbind::functions! {
+    optional fn generic_processor_info(apic_id: i32, version: i32) -> i32;
+    optional fn topology_register_boot_apic(apic_id: u32);
+    optional fn topology_register_apic(apic_id: u32, acpi_id: u32, present: bool);
+    fn smp_prepare_cpus_common();
+    fn set_cpu_online(cpu: u32, online: bool);
+    fn play_dead_common();
+}
+
+kbind::hooks! {
+    "x86_init+x86_init_ops.mpparse.find_smp_config|x86_init+x86_init_ops.mpparse.find_mptable" = find: 0;
+    optional "x86_init+x86_init_ops.mpparse.get_smp_config" = get_smp_config: 1;
+    optional "x86_init+x86_init_ops.mpparse.early_parse_smp_cfg" = early_parse: 0;
+    optional "x86_init+x86_init_ops.mpparse.parse_smp_cfg" = parse: 0;
+    "smp_ops+smp_ops.smp_prepare_cpus" = prepare_cpus: 1, was "native_smp_prepare_cpus";
+    "smp_ops+smp_ops.smp_send_reschedule" = send_reschedule: 1, was "native_smp_send_reschedule";
+    "smp_ops+smp_ops.send_call_func_ipi" = send_call: 1, was "native_send_call_func_ipi";
+    "smp_ops+smp_ops.send_call_func_single_ipi" = send_call_single: 1, was "native_send_call_func_single_ipi";
+    "smp_ops+smp_ops.stop_other_cpus" = stop_other_cpus: 1, was "native_stop_other_cpus";
+    optional "smp_ops+smp_ops.crash_stop_other_cpus" = crash_stop_other_cpus: 0;
+    "smp_ops+smp_ops.play_dead" = play_dead: 0, was "native_play_dead";
+}
+
+/// Up to 6.8 CPUs are counted here, once; the first call of two asks only for what the memory allocator needs.
+extern "C" fn get_smp_config(early: u32) {
+    let Some(register) = generic_processor_info() else { return };
+    if early == 0 {
+        for vcpu in 0..vcpu_count() {
+            // SAFETY: boot; this is where an MP table would be read.
+            unsafe { register(vcpu as i32, apic::VERSION_VALUE as i32) };
+        }
+    }
+}
+
+extern "C" fn find() {}
+
+/// A kernel without MP table support takes `acpi_disabled` for "no APIC", and that for "one CPU": not so.
+extern "C" fn early_parse() {
+    apic::disable(false);
+}
+
+/// Since 6.9.
+extern "C" fn parse() {
+    if let (Some(register_boot), Some(register)) = (topology_register_boot_apic(), topology_register_apic()) {
+        // SAFETY: boot; this is where an MP table would be read. The boot CPU is enumerated, too, and first.
+        unsafe {
+            register_boot(0);
+            for vcpu in 0..vcpu_count() as u32 {
+                register(vcpu, u32::MAX, true);
+            }
+        }
+    }
+}
+
+/// `smp_ops.smp_prepare_cpus`: the part of the native one that is not about the APIC.
+extern "C" fn prepare_cpus(_max: u32) {
+    // SAFETY: called as the native function is.
+    unsafe {
+        smp_prepare_cpus_common();
+        if let Some(parallel) = PARALLEL_BRINGUP.addr() {
+            // CPUs that start in parallel would find out who they are from the real APIC.
+            poke(parallel, 0u8);
+        }
+    }
+    apic::disable(true);
+}
+
+/// Starts vCPU `vcpu` at `secondary_startup_64`, on the kernel's own page table. Returns 0 or -EIO.
+pub fn start_vcpu(vcpu: usize) -> i32 {
+    if vcpu >= vcpu_count() {
+        return -5;
+    }
+    vm().bringup_vcpu.store(vcpu as u32, Ordering::SeqCst);
+    let page = vcpu_page(vcpu);
+    // The first instructions call one function, before they load a stack of their own; no NMI comes through the object's stubs until then.
+    let stack = &raw const page.nmi_stack as u64 + 1024;
+    let state = [SECONDARY_STARTUP.addr(), stack, memory::image_gpa(INIT_TOP_PGT.addr()), 0];
+    for (argument, value) in page.args.iter().zip(state) {
+        argument.store(value, Ordering::Relaxed);
+    }
+    page.pending.store(0, Ordering::Release);
+    if call(START_VCPU, vcpu as u64, 0) == 0 { 0 } else { -5 }
+}
+
+fn raise(mask: u64, events: u64) {
+    call(RAISE, mask, events);
+}
+
+extern "C" fn send_reschedule(cpu: i32) {
+    raise(1 << (cpu as u64 & 63), event::RESCHEDULE);
+}
+
+extern "C" fn send_call(mask: *const u64) {
+    // SAFETY: a cpumask of the kernel; its first word holds all CPUs that we can have.
+    raise(unsafe { mask.read_volatile() }, event::CALL_FUNCTION);
+}
+
+extern "C" fn send_call_single(cpu: i32) {
+    raise(1 << (cpu as u64 & 63), event::CALL_FUNCTION_SINGLE);
+}
+
+fn online() -> u64 {
+    // SAFETY: as in `send_call`.
+    unsafe { peek(ONLINE_MASK.addr()) }
+}
+
+/// `smp_ops.stop_other_cpus`. A CPU that keeps its interrupts off does not stop by this, so waiting has an end; the host stops all vCPUs anyway
+/// when the machine ends.
+extern "C" fn stop_other_cpus(_wait: i32) {
+    const ROUNDS: u32 = 1000;
+    let me = irqs_off(|| 1u64 << index());
+    raise(online() & !me, event::CPU_STOP);
+    for _ in 0..ROUNDS {
+        if online() & !me == 0 {
+            break;
+        }
+        call(YIELD, 0, 0);
+    }
+}
+
+extern "C" fn crash_stop_other_cpus() {
+    stop_other_cpus(0);
+}
+
+/// This CPU runs no more.
+pub fn stop_this_cpu() -> ! {
+    irqs_off(|| {
+        // SAFETY: this CPU, interrupts off, as stop_this_cpu() does.
+        unsafe { set_cpu_online(index() as u32, false) };
+        loop {
+            call(STOP_VCPU, 0, 0);
+        }
+    })
+}
+
+/// `smp_ops.play_dead`: the CPU is taken offline and may be started again, from the beginning.
+extern "C" fn play_dead() {
+    // SAFETY: called as native_play_dead() is: by the idle task of a CPU that goes. Interrupts are off afterwards.
+    unsafe { play_dead_common() };
+    loop {
+        call(STOP_VCPU, 0, 0);
+    }
+}
+
+/// One line for the log.
+pub fn report() {
+    let devices = vm().device_count;
+    let extents = memory::extents().len();
+    crate::console::log(format_args!(
+        "{} vCPUs, {devices} devices, {extents} extents of memory",
+        vcpu_count()
+    ));
+}
