@@ -85,6 +85,11 @@ impl KernelImage {
         self.vmlinux.read(vaddr, len)
     }
 
+    /// The bytes of a section, if the file still tells where it is.
+    pub fn section(&self, name: &str) -> Option<&[u8]> {
+        self.vmlinux.bytes.get(self.vmlinux.section(name)?.file.clone())
+    }
+
     /// All symbols.
     pub fn symbols(&self) -> &Symbols {
         &self.symbols

@@ -262,11 +262,8 @@ impl Output<'_> {
         self.distances(".orc_unwind_ip", &table.places)?;
         let section = self.elf.add_section(Vec::new(), b".orc_unwind".to_vec(), SectionKind::ReadOnlyData);
         self.elf.append_section_data(section, &table.entries, 2);
-        if let Some(header) = table.header {
-            let section =
-                self.elf.add_section(Vec::new(), b".orc_header".to_vec(), SectionKind::ReadOnlyData);
-            self.elf.append_section_data(section, &header, 1);
-        }
+        let section = self.elf.add_section(Vec::new(), b".orc_header".to_vec(), SectionKind::ReadOnlyData);
+        self.elf.append_section_data(section, &table.header, 1);
         Ok(())
     }
 }
