@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const PACKAGES: &str =
     "systemd,systemd-sysv,udev,login,dbus,apt,iproute2,procps,kmod,e2fsprogs,zstd,strace,less,vim-tiny";
 
-/// The command channel of [`RunDisk`] in the guest, and where its parts go.
+/// The guest's end of [`crate::command_disk`], and where its parts go.
 const RUN_FILES: &[(&str, u32, &str)] = &[
     ("/usr/local/sbin/colinux-run", 0o755, include_str!("../guest/colinux-run")),
     ("/etc/systemd/system/colinux-run.service", 0o644, include_str!("../guest/colinux-run.service")),

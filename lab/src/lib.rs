@@ -3,6 +3,7 @@
 
 pub mod apt;
 pub mod cache;
+pub mod command_disk;
 pub mod executables;
 pub mod host;
 pub mod image;
@@ -17,6 +18,7 @@ pub mod qmp;
 pub mod rootfs;
 pub mod session;
 
+pub use command_disk::CommandDisk;
 pub use host::{Lab, LabBuilder};
 pub use kernel::KernelSpec;
 pub use process::{Output, Process};

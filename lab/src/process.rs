@@ -158,6 +158,11 @@ impl Process {
         Ok(self.status.is_none())
     }
 
+    /// The bytes that the command has written to standard output so far.
+    pub fn stdout(&self) -> &[u8] {
+        &self.stdout
+    }
+
     /// All that the command has printed so far: standard output, then standard error.
     pub fn transcript(&self) -> String {
         let mut text = String::from_utf8_lossy(&self.stdout).into_owned();

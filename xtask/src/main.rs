@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod consoles;
 mod lab;
 mod steps;
 mod terminal;
 mod test;
 mod tidy;
+mod trial;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,6 +23,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Run a Debian guest beside a Debian host, and sit at its console.
+    Try(trial::Args),
     /// Run a command, or a shell, as root in the lab's host.
     Lab(lab::Args),
     /// Run the tests: those on this computer, then those in the lab.
@@ -39,6 +43,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Task::Try(args) => trial::run(&args),
         Task::Lab(args) => lab::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Check => check::run(),

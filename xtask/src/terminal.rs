@@ -29,7 +29,7 @@ pub fn pass_through(mut process: Process) -> Result<i32> {
 /// Runs a program on the user's terminal; without one, as `pass_through` does.
 pub fn interact(lab: &Lab, program: &str, arguments: &[&str]) -> Result<i32> {
     let argv = [program].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
-    if !isatty(rustix::stdio::stdin()) || !isatty(rustix::stdio::stdout()) {
+    if !is_terminal() {
         return pass_through(lab.start(&Spawn { argv, ..Spawn::default() })?);
     }
     let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
@@ -66,15 +66,22 @@ fn print(to: &mut impl Write, bytes: &[u8]) -> Result<()> {
     to.write_all(bytes).and_then(|()| to.flush()).context("writing the command's output")
 }
 
-fn size() -> (u16, u16) {
+/// Whether the user sits at a terminal.
+pub fn is_terminal() -> bool {
+    isatty(rustix::stdio::stdin()) && isatty(rustix::stdio::stdout())
+}
+
+/// Rows and columns of the user's terminal.
+pub fn size() -> (u16, u16) {
     tcgetwinsize(rustix::stdio::stdout()).map_or((24, 80), |size| (size.ws_row, size.ws_col))
 }
 
 /// The user's terminal in raw mode; dropped, it is as it was.
-struct Raw(Termios);
+pub struct Raw(Termios);
 
 impl Raw {
-    fn enter() -> Result<Self> {
+    /// Puts the terminal into raw mode.
+    pub fn enter() -> Result<Self> {
         let before = tcgetattr(rustix::stdio::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
