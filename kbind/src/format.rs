@@ -56,6 +56,8 @@ pub enum Kind {
     Parameter = 11,
     /// The module itself, `target` = init, `exit` = exit. Text: name, license, description.
     Module = 12,
+    /// Data word that is replaced by `number`. Text: place, old values.
+    HookValue = 13,
 }
 
 impl Kind {
@@ -74,6 +76,7 @@ impl Kind {
             10 => Self::ImportData,
             11 => Self::Parameter,
             12 => Self::Module,
+            13 => Self::HookValue,
             _ => return None,
         })
     }

@@ -233,7 +233,7 @@ macro_rules! enums {
 ///
 /// `"place" = function: arity` installs a function of the object; the member at the place must be a
 /// pointer to a function with that many arguments. `"place" := symbol "name"` installs the address of a
-/// kernel symbol. `was "a|b|0"` names the values that the word may hold before. `NAME =>` in front makes
+/// kernel symbol, `"place" := value V, was "..."` a number; the place of a number may be `symbol+bytes`. `was "a|b|0"` names the values that the word may hold before. `NAME =>` in front makes
 /// a [`Symbol`](crate::Symbol) (an [`OptSymbol`](crate::OptSymbol) for an optional hook) that holds the
 /// old word, to chain to it.
 ///
@@ -288,6 +288,11 @@ macro_rules! __hook {
     };
     ([$flags:expr] [$slot:expr] $place:literal := symbol $symbol:literal; $($rest:tt)*) => {
         $crate::__record!(HookSymbol, $flags, concat!($place, "\0\0", $symbol), slot($slot));
+        $crate::hooks!($($rest)*);
+    };
+    ([$flags:expr] [$slot:expr] $place:literal := value $value:expr, was $was:literal; $($rest:tt)*) => {
+        $crate::__record!(HookValue, $flags | $crate::format::CHECKED, concat!($place, "\0", $was),
+            slot($slot), number($value));
         $crate::hooks!($($rest)*);
     };
     ([$flags:expr] [$slot:expr] $place:literal = $function:path : $arity:literal, was $was:literal; $($rest:tt)*) => {

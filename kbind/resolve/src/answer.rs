@@ -43,12 +43,12 @@ pub fn first<T>(names: &str, find: impl Fn(&str) -> Answer<T>) -> Answer<T> {
     Err(Failure::Missing(reasons.join("; ")))
 }
 
-/// A resolved `symbol+struct.path`.
+/// A resolved `symbol+struct.path` or `symbol+bytes`.
 pub struct Place<'a, T> {
     pub symbol: T,
     /// Name of the symbol.
     pub name: &'a str,
-    /// What follows the `+`.
+    /// The path that follows the `+`.
     pub path: Option<&'a str>,
     /// Offset of the member, bytes.
     pub offset: u64,
@@ -66,9 +66,13 @@ pub fn place<'a, T>(
     };
     let symbol = find(name)?;
     let offset = match path {
-        Some(path) => layout.field(path)?.offset,
+        Some(path) => match path.parse() {
+            Ok(bytes) => bytes,
+            Err(_) => layout.field(path)?.offset,
+        },
         None => 0,
     };
+    let path = path.filter(|path| path.parse::<u64>().is_err());
     Ok(Place { symbol, name, path, offset })
 }
 

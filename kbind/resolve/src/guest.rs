@@ -101,7 +101,7 @@ fn resolve(image: &KernelImage, record: &Record) -> Answer<Resolved> {
         Kind::Size => answer::size(record, layout)?,
         Kind::Enumerator => answer::enumerator(record, layout)?,
         Kind::Parameter => answer::parameter(record, layout),
-        Kind::HookFunction | Kind::HookSymbol => return hook(image, record),
+        Kind::HookFunction | Kind::HookSymbol | Kind::HookValue => return hook(image, record),
         Kind::Late => return Ok(Resolved::default()),
         Kind::Import | Kind::ImportData | Kind::Module => {
             return Err(Failure::Wrong("only a host object can import".into()));
@@ -148,6 +148,7 @@ fn hook(image: &KernelImage, record: &Record) -> Answer<Resolved> {
     }
     let value = match record.kind {
         Kind::HookFunction => record.target,
+        Kind::HookValue => record.number,
         _ => answer::first(record.string(2), |name| symbol(image, name))?,
     };
     Ok(Resolved { slot: Some(old), poke: Some((vaddr, value)) })
