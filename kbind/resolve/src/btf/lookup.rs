@@ -160,7 +160,9 @@ impl Layout for Btf {
     }
 
     fn size_of(&self, structure: &str) -> Result<u64, LayoutError> {
-        only(self.structures(structure).map(|ty| Ok(u64::from(ty.size_or_type))), structure)
+        // An upper bound is asked for: of several types with this name (drivers have local ones) the largest.
+        let sizes = self.structures(structure).map(|ty| u64::from(ty.size_or_type));
+        sizes.max().ok_or_else(|| LayoutError::Missing(structure.into()))
     }
 
     fn enumerator(&self, name: &str) -> Option<u64> {
