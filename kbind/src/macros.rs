@@ -231,11 +231,14 @@ macro_rules! enums {
 
 /// Data words of the kernel that the loader replaces before the kernel starts.
 ///
-/// `"place" = function: arity` installs a function of the object; the member at the place must be a
-/// pointer to a function with that many arguments. `"place" := symbol "name"` installs the address of a
-/// kernel symbol, `"place" := value V, was "..."` a number; the place of a number may be `symbol+bytes`. `was "a|b|0"` names the values that the word may hold before. `NAME =>` in front makes
-/// a [`Symbol`](crate::Symbol) (an [`OptSymbol`](crate::OptSymbol) for an optional hook) that holds the
-/// old word, to chain to it.
+/// * `"place" = function: arity` installs a function of the object. The member at the place must be a pointer
+///   to a function with that many arguments.
+/// * `"place" := symbol "name"` installs the address of a kernel symbol.
+/// * `"place" := value number` installs a number; the place may also be `symbol+bytes` then.
+///
+/// `was "a|b|0"` names the values that the word may hold before; a number is never installed without.
+/// `NAME =>` in front makes a [`Symbol`](crate::Symbol) (an [`OptSymbol`](crate::OptSymbol) for an optional
+/// hook) that holds the old word, to chain to it.
 ///
 /// ```
 /// extern "C" fn timer_init() {}
@@ -249,6 +252,7 @@ macro_rules! enums {
 ///     OLD_READ_MSR => "pv_ops+paravirt_patch_template.cpu.read_msr" = read_msr: 1;
 ///     "legacy_pic" := symbol "null_legacy_pic", was "default_legacy_pic";
 ///     "apic" := symbol "apic_noop";
+///     "level2_fixmap_pgt+3584" := value 0x63, was "0";
 /// }
 /// ```
 #[macro_export]
