@@ -5,17 +5,17 @@ use colinux_abi::ioctl::VcpuState;
 use colinux_cpu::{HostFacts, PassageData, Residency};
 
 /// A vCPU on a real CPU.
-pub struct CpuWorld<'a> {
-    residency: &'a mut Residency,
+pub struct CpuWorld {
+    residency: *mut Residency,
     data: *mut PassageData,
     facts: HostFacts,
 }
 
-impl<'a> CpuWorld<'a> {
+impl CpuWorld {
     /// # Safety
-    /// `data` is the vCPU's passage page, filled by [`PassageData::init`], alive and used by nobody else in Rust as long as this value; the page table that it names
-    /// maps it and the code page.
-    pub unsafe fn new(residency: &'a mut Residency, data: *mut PassageData) -> Self {
+    /// `data` is the vCPU's passage page, filled by [`PassageData::init`], whose page table maps it and the code page. It and `residency` live longer than this value,
+    /// and are used only by threads that have claimed the vCPU, as [`crate::run`] does.
+    pub unsafe fn new(residency: *mut Residency, data: *mut PassageData) -> Self {
         Self { residency, data, facts: HostFacts::read() }
     }
 
@@ -26,20 +26,21 @@ impl<'a> CpuWorld<'a> {
 }
 
 // SAFETY: `cross`, `load` and `put` of colinux-cpu carry the host's state over.
-unsafe impl World for CpuWorld<'_> {
+unsafe impl World for CpuWorld {
     fn set_start(&mut self, state: &VcpuState) {
-        self.residency.reset();
+        // SAFETY: by the contract of `new`.
+        unsafe { (*self.residency).reset() };
         self.data().set_start(state.rip, state.rsp, state.cr3, state.rsi);
     }
 
     unsafe fn load(&mut self) {
         // SAFETY: passed on to the caller.
-        unsafe { self.residency.load(self.data) };
+        unsafe { (*self.residency).load(self.data) };
     }
 
     unsafe fn put(&mut self) {
         // SAFETY: passed on to the caller.
-        unsafe { self.residency.put(self.data) };
+        unsafe { (*self.residency).put(self.data) };
     }
 
     unsafe fn cross(&mut self) -> Left {

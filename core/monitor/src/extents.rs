@@ -59,6 +59,11 @@ impl Extents {
         true
     }
 
+    /// Adds all pieces of another list; false, with nothing changed, when there may not be room.
+    pub fn add_all(&mut self, other: &Self) -> bool {
+        self.len + other.len <= MAX_EXTENTS && other.as_slice().iter().all(|piece| self.add(*piece))
+    }
+
     /// True when one piece holds all of `len` bytes at `gpa`.
     pub fn contains(&self, gpa: u64, len: u64) -> bool {
         let after = self.as_slice().partition_point(|extent| extent.gpa <= gpa);

@@ -176,6 +176,13 @@ impl Vm {
         })
     }
 
+    /// Forgets one vCPU's state, because its registers are gone with its file. Nobody is in `RUN` with it.
+    pub fn forget(&self, index: usize) {
+        if let Some(vcpu) = self.vcpu(index) {
+            vcpu.forget();
+        }
+    }
+
     /// The sum of all counters.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();

@@ -1,0 +1,192 @@
+//! [`colinux_monitor::Host`] over kernel functions.
+
+use crate::bindings::{cpu, sched, time};
+use crate::doorbell::locks_sleep;
+use crate::kick::Handles;
+use crate::vm::VmObject;
+use crate::{percpu, rescue};
+use colinux_monitor::{CpuWorld, Doorbell, Host, Interrupted, Left, WallClock, World};
+use core::arch::asm;
+use core::arch::x86_64::_rdtsc;
+
+/// The kernel, as one VM sees it.
+pub struct LinuxHost<'a> {
+    vm: &'a VmObject,
+}
+
+impl<'a> LinuxHost<'a> {
+    /// For this VM.
+    pub fn new(vm: &'a VmObject) -> Self {
+        Self { vm }
+    }
+
+    fn with<R: Default>(&self, vcpu: usize, work: impl FnOnce(&Handles) -> R) -> R {
+        self.vm.handles.get(vcpu).map(work).unwrap_or_default()
+    }
+}
+
+impl Host for LinuxHost<'_> {
+    fn pin(&self, vcpu: usize) {
+        percpu::preempt_disable();
+        // SAFETY: process context; no bits, because the residency loads the whole state itself.
+        unsafe { cpu::kernel_fpu_begin_mask(0) };
+        self.with(vcpu, Handles::pinned);
+        rescue::enter();
+    }
+
+    fn unpin(&self, vcpu: usize) {
+        rescue::leave();
+        self.with(vcpu, Handles::unpinned);
+        // SAFETY: begun in `pin`.
+        unsafe { cpu::kernel_fpu_end() };
+        percpu::preempt_enable();
+    }
+
+    fn irqs_off(&self) {
+        // SAFETY: the monitor opens them again.
+        unsafe { asm!("cli", options(nostack)) };
+    }
+
+    fn irqs_on(&self) {
+        // SAFETY: the monitor closed them. The nop ends the shadow of sti, so that what waits comes in here even if interrupts are closed again at once.
+        unsafe { asm!("sti", "nop", options(nostack)) };
+    }
+
+    fn must_yield(&self) -> bool {
+        percpu::need_resched()
+    }
+
+    fn reschedule(&self) {
+        if percpu::need_resched() {
+            // SAFETY: process context, nothing held.
+            unsafe { sched::schedule() };
+        }
+    }
+
+    fn yield_now(&self) {
+        // SAFETY: process context, nothing held.
+        unsafe { sched::yield_now() };
+    }
+
+    fn interrupted(&self, vcpu: usize) -> bool {
+        self.with(vcpu, |handles| handles.queue().interrupted())
+    }
+
+    fn block(&self, vcpu: usize, ready: impl Fn() -> bool) -> Result<(), Interrupted> {
+        match self.vm.handles.get(vcpu) {
+            Some(handles) => handles.queue().wait(ready),
+            None => Err(Interrupted),
+        }
+    }
+
+    fn kick(&self, vcpu: usize) {
+        self.with(vcpu, Handles::kick);
+    }
+
+    fn wake(&self, vcpu: usize) {
+        self.with(vcpu, |handles| handles.queue().wake());
+    }
+
+    fn set_timer(&self, vcpu: usize, nanoseconds: Option<u64>) {
+        self.with(vcpu, |handles| handles.set_timer(nanoseconds));
+    }
+
+    fn interrupt_self(&self, vcpu: usize) {
+        self.with(vcpu, Handles::interrupt_self);
+    }
+
+    fn nmi_self(&self) {
+        rescue::nmi_self();
+    }
+
+    fn notify(&self, doorbell: Doorbell) {
+        if locks_sleep() {
+            let _held = self.vm.config.lock();
+            self.vm.doorbells.ring(doorbell);
+        } else {
+            self.vm.doorbells.ring(doorbell);
+        }
+    }
+
+    fn wall_clock(&self) -> WallClock {
+        let mut time = [0u64; 2];
+        // SAFETY: any context; the room is large enough (checked by the loader), and so are the fields within it.
+        unsafe {
+            time::ktime_get_real_ts64(&raw mut time);
+            let tsc = _rdtsc();
+            let time = (&raw const time).cast();
+            let (seconds, nanoseconds) =
+                (time::TIMESPEC_SECONDS.read(time), time::TIMESPEC_NANOSECONDS.read(time));
+            WallClock { seconds: seconds as u64, nanoseconds: nanoseconds as u64, tsc }
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        // SAFETY: every x86-64 CPU has it.
+        unsafe { _rdtsc() }
+    }
+
+    fn ticks_per_millisecond(&self) -> u64 {
+        u64::from(tsc_khz())
+    }
+
+    fn locks_sleep(&self) -> bool {
+        locks_sleep()
+    }
+
+    fn rescued(&self) -> bool {
+        rescue::take_claim()
+    }
+}
+
+/// Frequency of the TSC.
+pub fn tsc_khz() -> u32 {
+    // SAFETY: set at boot; a refinement writes the whole word.
+    unsafe { (&raw const time::tsc_khz).read_volatile() }
+}
+
+/// The real crossing, which tells the rescue timer of each exit.
+pub struct WatchedWorld(pub CpuWorld);
+
+// SAFETY: passed on to the real one.
+unsafe impl World for WatchedWorld {
+    fn set_start(&mut self, state: &colinux_abi::ioctl::VcpuState) {
+        self.0.set_start(state);
+    }
+
+    unsafe fn load(&mut self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.load() };
+    }
+
+    unsafe fn put(&mut self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.put() };
+    }
+
+    unsafe fn cross(&mut self) -> Left {
+        // SAFETY: passed on to the caller.
+        let left = unsafe { self.0.cross() };
+        rescue::beat();
+        left
+    }
+
+    fn set_return(&mut self, value: u64) {
+        self.0.set_return(value);
+    }
+
+    unsafe fn raise_vector(&mut self, vector: u8) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.raise_vector(vector) };
+    }
+
+    unsafe fn raise_nmi(&mut self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.raise_nmi() };
+    }
+
+    unsafe fn raise_machine_check(&mut self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.raise_machine_check() };
+    }
+}

@@ -1,0 +1,57 @@
+//! Per-CPU words of the kernel: the running task, the CPU's number, the preemption count.
+
+use crate::bindings::Opaque;
+use crate::bindings::sched::{self, CPU_NUMBER, CURRENT, PREEMPT_COUNT};
+use core::arch::asm;
+
+/// Bit of the preemption count that is *clear* when a reschedule is wanted (arch/x86/include/asm/preempt.h: PREEMPT_NEED_RESCHED).
+const NO_RESCHEDULE: u32 = 1 << 31;
+
+/// The task that runs.
+pub fn current() -> Opaque {
+    let task: u64;
+    // SAFETY: reads the per-CPU word at the address that the loader found.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) task, in(reg) CURRENT.addr(), options(nostack, preserves_flags, readonly))
+    };
+    task as Opaque
+}
+
+/// This CPU; only of use while preemption is off.
+pub fn cpu() -> u32 {
+    let cpu: u32;
+    // SAFETY: as in `current`.
+    unsafe {
+        asm!("mov {:e}, gs:[{}]", out(reg) cpu, in(reg) CPU_NUMBER.addr(), options(nostack, preserves_flags, readonly))
+    };
+    cpu
+}
+
+/// Bars preemption.
+pub fn preempt_disable() {
+    // SAFETY: what preempt_disable() of the kernel is. Not `nomem`, so that nothing moves out of the section.
+    unsafe { asm!("inc dword ptr gs:[{}]", in(reg) PREEMPT_COUNT.addr(), options(nostack)) };
+}
+
+/// Allows preemption again, and lets it happen where the kernel is preemptible and this was all that barred it.
+pub fn preempt_enable() {
+    let zero: u8;
+    // SAFETY: what preempt_enable() of the kernel is.
+    unsafe {
+        asm!("dec dword ptr gs:[{}]", "sete {}", in(reg) PREEMPT_COUNT.addr(), out(reg_byte) zero, options(nostack))
+    };
+    if zero != 0 && sched::preempt_schedule::present() {
+        // SAFETY: looks for itself whether it may (interrupts on).
+        unsafe { sched::preempt_schedule() };
+    }
+}
+
+/// The scheduler wants this CPU.
+pub fn need_resched() -> bool {
+    let count: u32;
+    // SAFETY: as in `current`.
+    unsafe {
+        asm!("mov {:e}, gs:[{}]", out(reg) count, in(reg) PREEMPT_COUNT.addr(), options(nostack, readonly))
+    };
+    count & NO_RESCHEDULE == 0
+}

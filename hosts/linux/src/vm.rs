@@ -1,0 +1,227 @@
+//! A VM: what its files share, and its end.
+
+use crate::alloc::{KBox, direct_map};
+use crate::doorbell::Doorbells;
+use crate::irqfd::Irqfds;
+use crate::kick::Handles;
+use crate::memory::HostMemory;
+use crate::passages::Passages;
+use crate::sync::Mutex;
+use colinux_abi::ioctl::{AddMemory, Extent, Stats};
+use colinux_abi::{ABI_VERSION, MAX_VCPUS, window};
+use colinux_cpu::preflight;
+use colinux_monitor::{Extents, HostError, Vm, ZeroInit, memory};
+use core::cell::UnsafeCell;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What the mutex guards. All zero is empty.
+pub struct Config {
+    /// The guest's memory. Grows only.
+    pub extents: Extents,
+    scratch: Extents,
+    /// Interrupts by eventfd.
+    pub irqfds: Irqfds,
+    /// Bit `i`: vCPU `i` has a file.
+    pub vcpu_files: u64,
+}
+
+// SAFETY: each field may be zero.
+unsafe impl ZeroInit for Config {}
+
+/// A VM. Lives as long as one of its files.
+pub struct VmObject {
+    references: AtomicU32,
+    /// The hot state.
+    pub vm: Vm,
+    /// Handles of each vCPU.
+    pub handles: [Handles; MAX_VCPUS],
+    /// eventfds for notifications.
+    pub doorbells: Doorbells,
+    /// Configuration.
+    pub config: Mutex<Config>,
+    passages: UnsafeCell<Option<Passages>>,
+    /// Bytes of vCPUs' files.
+    vcpu_bytes: AtomicU64,
+}
+
+// SAFETY: each field may be zero; `create` sets the passages before it does anything else.
+unsafe impl ZeroInit for VmObject {}
+// SAFETY: atomics, a mutex, and passages that do not change once the VM is shared.
+unsafe impl Sync for VmObject {}
+// SAFETY: as above.
+unsafe impl Send for VmObject {}
+
+/// A reference that keeps the VM alive.
+pub struct VmRef(*mut VmObject);
+
+// SAFETY: counts atomically.
+unsafe impl Send for VmRef {}
+
+impl VmRef {
+    /// Makes a VM.
+    ///
+    /// # Errors
+    /// [`HostError::Version`], [`HostError::Unsupported`] (VMX operation), [`HostError::Invalid`] vCPU count, [`HostError::NoMemory`].
+    pub fn create(abi_version: u32, vcpu_count: u32) -> Result<Self, HostError> {
+        if abi_version != ABI_VERSION {
+            return Err(HostError::Version);
+        }
+        let facts = preflight().map_err(|_| HostError::Unsupported)?;
+        let object = KBox::<VmObject>::zeroed()?;
+        // SAFETY: not shared yet. (`None` is not promised to be all zero.)
+        unsafe { object.passages.get().write(None) };
+        object.vm.set_vcpu_count(vcpu_count)?;
+        object.config.init()?;
+        let passages = Passages::new(object.vm.vcpu_count(), facts.la57())?;
+        let raw = object.into_raw();
+        // SAFETY: just made, not shared yet.
+        unsafe {
+            *(*raw).passages.get() = Some(passages);
+            (*raw).references.store(1, Ordering::Relaxed);
+            let vm = Self(raw);
+            for index in 0..MAX_VCPUS {
+                Handles::init(&raw mut (*raw).handles[index], raw, index)?;
+            }
+            Ok(vm)
+        }
+    }
+
+    /// Gives the reference to a file.
+    pub fn into_raw(self) -> *mut VmObject {
+        let raw = self.0;
+        core::mem::forget(self);
+        raw
+    }
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    /// `raw` comes from [`Self::into_raw`], once.
+    pub unsafe fn from_raw(raw: *mut VmObject) -> Self {
+        Self(raw)
+    }
+}
+
+impl Clone for VmRef {
+    fn clone(&self) -> Self {
+        self.references.fetch_add(1, Ordering::Relaxed);
+        Self(self.0)
+    }
+}
+
+impl Deref for VmRef {
+    type Target = VmObject;
+
+    fn deref(&self) -> &VmObject {
+        // SAFETY: alive while we count.
+        unsafe { &*self.0 }
+    }
+}
+
+impl Drop for VmRef {
+    fn drop(&mut self) {
+        if self.references.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.tear_down();
+            // SAFETY: the last reference; made by `KBox::into_raw`.
+            drop(unsafe { KBox::from_raw(self.0) });
+        }
+    }
+}
+
+impl VmObject {
+    /// The passages.
+    pub fn passages(&self) -> Option<&Passages> {
+        // SAFETY: set before the VM was shared, and not changed since.
+        unsafe { (*self.passages.get()).as_ref() }
+    }
+
+    /// The order matters: first whatever can still call us, then what it would use.
+    fn tear_down(&self) {
+        let mut config = self.config.lock();
+        config.irqfds.clear();
+        self.handles.iter().for_each(Handles::quiesce);
+        memory::release(&mut HostMemory::new(), &mut config.extents);
+    }
+
+    /// Takes memory from the host; `request` gets the answer, also on failure.
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`], [`HostError::NoMemory`].
+    pub fn add_memory(&self, request: &mut AddMemory) -> Result<(), HostError> {
+        let mut config = self.config.lock();
+        let Config { extents, scratch, .. } = &mut *config;
+        let mut host = HostMemory::new();
+        if let Err(shortage) = memory::acquire(&mut host, request, scratch) {
+            request.found = shortage.found;
+            return Err(shortage.error);
+        }
+        if !extents.add_all(scratch) {
+            memory::release(&mut host, scratch);
+            return Err(HostError::NoMemory);
+        }
+        request.size = scratch.bytes();
+        request.pieces = scratch.as_slice().len() as u32;
+        request.gpa = scratch.as_slice().first().map_or(0, |extent| extent.gpa);
+        scratch.clear();
+        Ok(())
+    }
+
+    /// Up to 32 extents from number `first` on; returns how many, and how many there are in all.
+    pub fn extents(&self, first: usize, buffer: &mut [Extent; 32]) -> (usize, usize) {
+        let config = self.config.lock();
+        let all = config.extents.as_slice();
+        let rest = all.get(first..).unwrap_or(&[]);
+        let count = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        (count, all.len())
+    }
+
+    /// Says where the window is, and maps the passage into it.
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`] unless it is 2 MiB aligned and in one extent, [`HostError::Busy`] while a vCPU is in `RUN`.
+    pub fn set_window(&self, gpa: u64) -> Result<(), HostError> {
+        let config = self.config.lock();
+        if !gpa.is_multiple_of(window::SIZE) || !config.extents.contains(gpa, window::SIZE) {
+            return Err(HostError::Invalid);
+        }
+        self.vm.while_quiet(|| {
+            let base = (direct_map() + gpa) as *mut u8;
+            let passages = self.passages().ok_or(HostError::Invalid)?;
+            // SAFETY: the window is the guest's memory, which lives as long as the VM; no vCPU runs.
+            unsafe {
+                passages.map_into(base);
+                self.vm.set_window(base);
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets vCPU states.
+    ///
+    /// # Errors
+    /// [`HostError::Busy`] while a vCPU is in `RUN`.
+    pub fn reset(&self) -> Result<(), HostError> {
+        let _config = self.config.lock();
+        self.vm.reset()?;
+        self.handles.iter().for_each(|handles| handles.set_timer(None));
+        Ok(())
+    }
+
+    /// Accounts for a vCPU's file.
+    pub fn add_vcpu_bytes(&self, bytes: i64) {
+        self.vcpu_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.vm.stats();
+        stats.memory = self.config.lock().extents.bytes();
+        let passages = self.passages().map_or(0, Passages::bytes);
+        stats.overhead = size_of::<Self>() as u64 + passages + self.vcpu_bytes.load(Ordering::Relaxed);
+        stats
+    }
+}
