@@ -14,6 +14,8 @@ pub struct Executables {
     pub agent: PathBuf,
     /// The product.
     pub colinux: PathBuf,
+    /// The tests' tool that checks registers and measures kernels, in either world.
+    pub probe: PathBuf,
 }
 
 /// The executables as `COLINUX_EXECUTABLES` (a folder) has them, else built now.
@@ -22,7 +24,11 @@ pub fn get() -> Result<Executables> {
         Some(dir) => PathBuf::from(dir),
         None => build()?,
     };
-    Ok(Executables { agent: dir.join("lab-agent"), colinux: dir.join("colinux") })
+    Ok(Executables {
+        agent: dir.join("lab-agent"),
+        colinux: dir.join("colinux"),
+        probe: dir.join("colinux-probe"),
+    })
 }
 
 /// Builds the executables and returns the folder that has them.
@@ -31,7 +37,8 @@ pub fn build() -> Result<PathBuf> {
     let _step = Step::passing("building colinux");
     let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(["build", "--release", "--target", TARGET, "--package", "colinux", "--bin", "colinux"])
-        .args(["--package", "colinux-lab", "--bin", "lab-agent"])
+        .args(["--package", "colinux-lab", "--bin", "lab-agent", "--package", "colinux-probe"])
+        .args(["--bin", "colinux-probe"])
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", rust_flags(root))
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")

@@ -140,6 +140,7 @@ impl LabBuilder {
         let mut archive = Archive::default();
         archive.file("/init", 0o755, &read(&executables.agent)?)?;
         archive.file("/stage/usr/local/bin/colinux", 0o755, &read(&executables.colinux)?)?;
+        archive.file("/stage/usr/local/bin/probe", 0o755, &read(&executables.probe)?)?;
         for (path, file) in &self.files {
             archive.file(&format!("/stage{path}"), 0o755, &read(file)?)?;
         }

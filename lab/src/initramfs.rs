@@ -8,11 +8,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Modules that the agent needs before it has a root file system. What a kernel has built in is skipped.
-const NEEDED: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "ext4", "9pnet_virtio", "9p"];
-
-/// Modules that ext4 asks for by another name, where the kernel has them as modules.
-const SOFT: &[&str] = &["crc32c_generic"];
+/// Modules that the agent needs before it has a root file system, and whether a kernel must have them.
+/// What a kernel has built in is skipped. ext4 asks for crc32c_generic under another name.
+pub const MODULES: &[(&str, bool)] = &[
+    ("crc32c_generic", false),
+    ("virtio_pci", true),
+    ("virtio_blk", true),
+    ("virtio_console", true),
+    ("ext4", true),
+    ("9pnet_virtio", true),
+    ("9p", true),
+];
 
 /// A cpio archive in the making.
 #[derive(Default)]
@@ -71,10 +77,10 @@ pub fn modules(dir: &Path) -> Result<Vec<u8>> {
 /// Files of the needed modules, each after those that it depends on.
 fn order(dependencies: &str, builtin: &str) -> Result<Vec<String>> {
     let mut order: Vec<String> = Vec::new();
-    for needed in SOFT.iter().chain(NEEDED) {
+    for (needed, required) in MODULES {
         let line =
             dependencies.lines().find(|line| line.split_once(':').is_some_and(|(m, _)| stem(m) == *needed));
-        if builtin.lines().any(|line| stem(line) == *needed) || line.is_none() && SOFT.contains(needed) {
+        if builtin.lines().any(|line| stem(line) == *needed) || line.is_none() && !required {
             continue;
         }
         let (module, before) = line

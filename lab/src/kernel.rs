@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
+/// How the file system with the modules is made.
+const MODULES_IMAGE: &[&str] = &["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=0"];
+
 /// Which kernel: a version, perhaps a flavour: `6.1`, `6.12-cloud`, `6.1-rt`; or an exact release.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelSpec {
@@ -74,9 +77,10 @@ impl KernelSpec {
 
     /// The newest release of it in the cache.
     fn cached(&self) -> Result<Option<String>> {
+        let prefix = entry_name("");
         let names: Vec<_> = fs::read_dir(cache::dir()?)?
             .filter_map(|e| e.ok()?.file_name().into_string().ok())
-            .filter_map(|name| name.strip_prefix("kernel-").map(str::to_owned))
+            .filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned))
             .collect();
         Ok(newest(names.iter().map(String::as_str).filter(|r| self.matches(r))))
     }
@@ -107,7 +111,7 @@ impl Kernel {
     /// Fetches and prepares the kernel that `spec` names, unless the cache has it.
     pub fn get(spec: &KernelSpec) -> Result<Self> {
         let release = spec.release()?;
-        let dir = cache::entry(&format!("kernel-{release}"), |dir| prepare(&release, dir))?;
+        let dir = cache::entry(&entry_name(&release), |dir| prepare(&release, dir))?;
         Ok(Self {
             vmlinuz: dir.join("vmlinuz"),
             modules: dir.join("modules.ext4"),
@@ -115,6 +119,11 @@ impl Kernel {
             release,
         })
     }
+}
+
+/// The cache's name for a kernel: another way to prepare it makes another name.
+fn entry_name(release: &str) -> String {
+    format!("kernel-{}-{release}", cache::digest(&(initramfs::MODULES, MODULES_IMAGE)))
 }
 
 fn prepare(release: &str, dir: &Path) -> Result<()> {
@@ -129,8 +138,8 @@ fn prepare(release: &str, dir: &Path) -> Result<()> {
     let modules = files.join("lib/modules").join(release);
     fs::write(dir.join("modules.cpio"), initramfs::modules(&modules)?)?;
     let mut mke2fs = Command::new("/usr/sbin/mke2fs");
-    mke2fs.args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-d"]);
-    progress::run(mke2fs.arg(&modules).arg(dir.join("modules.ext4")).arg("700M"))?;
+    mke2fs.args(MODULES_IMAGE).arg("-d").arg(&modules).arg(dir.join("modules.ext4"));
+    progress::run(mke2fs.arg("700M"))?;
     cache::remove(&files)
 }
 

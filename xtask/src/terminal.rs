@@ -73,7 +73,9 @@ pub fn is_terminal() -> bool {
 
 /// Rows and columns of the user's terminal.
 pub fn size() -> (u16, u16) {
-    tcgetwinsize(rustix::stdio::stdout()).map_or((24, 80), |size| (size.ws_row, size.ws_col))
+    // A terminal that does not know its size says 0.
+    let known = tcgetwinsize(rustix::stdio::stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    known.map_or((24, 80), |size| (size.ws_row, size.ws_col))
 }
 
 /// The user's terminal in raw mode; dropped, it is as it was.
