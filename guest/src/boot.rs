@@ -1,7 +1,7 @@
 //! The two hooks that order the rest: the first one with a kernel around it, and the first one in process context.
 
 use crate::hypercall::{self, vm};
-use crate::{apic, console, irq, memory, nopc, power, smp, time, virtio};
+use crate::{apic, console, cpuid, irq, memory, nopc, power, smp, time, virtio};
 use colinux_abi::hypercall::shutdown;
 use colinux_abi::{ABI_VERSION, page};
 
@@ -15,6 +15,7 @@ kbind::hooks! {
 extern "C" fn memory_setup() -> *const u8 {
     check_boundary();
     console::start_early();
+    cpuid::drop_global_pages();
     nopc::set_variables();
     memory::setup();
     irq::install_upcall();

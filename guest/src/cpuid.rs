@@ -9,6 +9,20 @@ kbind::hooks! {
     "pv_ops+paravirt_patch_template.cpu.cpuid" = cpuid: 4, was "native_cpuid";
 }
 
+kbind::functions! {
+    fn cr4_update_irqsoff(set: u64, clear: u64);
+}
+
+/// CR4.PGE.
+const PGE: u64 = 1 << 7;
+
+/// `head_64.S` sets CR4.PGE on every CPU without asking. The kernel, which sees no PGE, would never flush the global entries that it
+/// made meanwhile. Interrupts must be off.
+pub fn drop_global_pages() {
+    // SAFETY: changes CR4 and the kernel's copy of it alike.
+    unsafe { cr4_update_irqsoff(0, PGE) };
+}
+
 extern "C" fn cpuid(eax: *mut u32, ebx: *mut u32, ecx: *mut u32, edx: *mut u32) {
     let facts = Facts {
         vcpu: index() as u32,

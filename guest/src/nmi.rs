@@ -5,7 +5,6 @@
 //! so the loader writes two gates into it, as it writes hooks.
 
 use crate::irq::{redirect, stub};
-use kbind::format::{CHECKED, Kind, Record};
 
 /// A present interrupt gate of ring 0 without IST, code segment `__KERNEL_CS` of the boot GDT (2, arch/x86/include/asm/segment.h).
 const EMPTY_GATE: [u64; 2] = [0x8e00_0010_0000, 0];
@@ -15,24 +14,11 @@ const fn gate(vector: u64) -> [u64; 2] {
     redirect(EMPTY_GATE, handler)
 }
 
-/// A word of data that the loader writes where zero was.
-macro_rules! words {
-    ($($place:literal = $value:expr;)*) => { $(
-        const _: () = {
-            const TEXT: &str = concat!($place, "\0", "0");
-            #[used]
-            #[unsafe(link_section = ".kbind.meta")]
-            static RECORD: Record<{ TEXT.len() }> =
-                Record::new(Kind::HookFunction, CHECKED, TEXT).target(core::ptr::without_provenance($value as usize));
-        };
-    )* };
-}
-
-words! {
-    "bringup_idt_table+32" = gate(2)[0];
-    "bringup_idt_table+40" = gate(2)[1];
-    "bringup_idt_table+288" = gate(18)[0];
-    "bringup_idt_table+296" = gate(18)[1];
+kbind::hooks! {
+    "bringup_idt_table+32" := value gate(2)[0], was "0";
+    "bringup_idt_table+40" := value gate(2)[1], was "0";
+    "bringup_idt_table+288" := value gate(18)[0], was "0";
+    "bringup_idt_table+296" := value gate(18)[1], was "0";
 }
 
 const _: () = {

@@ -28,7 +28,7 @@ kbind::functions! {
 kbind::hooks! {
     "x86_init+x86_init_ops.mpparse.find_smp_config|x86_init+x86_init_ops.mpparse.find_mptable" = find: 0;
     optional "x86_init+x86_init_ops.mpparse.get_smp_config" = get_smp_config: 1;
-    optional "x86_init+x86_init_ops.mpparse.early_parse_smp_cfg" = early_parse: 0;
+    optional "x86_init+x86_init_ops.mpparse.early_parse_smp_cfg" = find: 0;
     optional "x86_init+x86_init_ops.mpparse.parse_smp_cfg" = parse: 0;
     "smp_ops+smp_ops.smp_prepare_cpus" = prepare_cpus: 1, was "native_smp_prepare_cpus";
     "smp_ops+smp_ops.smp_send_reschedule" = send_reschedule: 1, was "native_smp_send_reschedule";
@@ -50,10 +50,8 @@ extern "C" fn get_smp_config(early: u32) {
     }
 }
 
-extern "C" fn find() {}
-
 /// A kernel without MP table support takes `acpi_disabled` for "no APIC", and that for "one CPU": not so.
-extern "C" fn early_parse() {
+extern "C" fn find() {
     apic::disable(false);
 }
 

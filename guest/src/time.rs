@@ -1,8 +1,8 @@
 //! The clock: a clock event device in nanoseconds over the host's timer, the TSC as clock source (the kernel's own), the host's wall clock.
 
 use crate::hypercall::{call, tsc, vcpu_count, vm};
-use crate::memory;
 use crate::room::{Room, poke};
+use crate::{cpuid, memory};
 use colinux_abi::MAX_VCPUS;
 use colinux_abi::hypercall::{TIMER, TIMER_OFF, WALL_CLOCK};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ kbind::hooks! {
     "x86_init+x86_init_ops.timers.timer_init" = timer_init: 0, was "hpet_time_init";
     "x86_init+x86_init_ops.timers.setup_percpu_clockev" = nothing: 0, was "setup_boot_APIC_clock";
     "x86_init+x86_init_ops.timers.wallclock_init" = nothing: 0, was "x86_wallclock_init";
-    "x86_cpuinit+x86_cpuinit_ops.setup_percpu_clockev" = start_clock: 0, was "setup_secondary_APIC_clock";
+    "x86_cpuinit+x86_cpuinit_ops.setup_percpu_clockev" = start_secondary_clock: 0, was "setup_secondary_APIC_clock";
     "x86_platform+x86_platform_ops.calibrate_tsc" = tsc_khz: 0, was "native_calibrate_tsc";
     "x86_platform+x86_platform_ops.calibrate_cpu" = tsc_khz: 0, was "native_calibrate_cpu_early";
     "x86_platform+x86_platform_ops.get_wallclock" = get_wallclock: 1, was "mach_get_cmos_time";
@@ -85,8 +85,14 @@ extern "C" fn timer_init() {
     start_clock();
 }
 
+/// `x86_cpuinit.setup_percpu_clockev`, on each other CPU when it starts, interrupts off.
+extern "C" fn start_secondary_clock() {
+    cpuid::drop_global_pages();
+    start_clock();
+}
+
 /// Registers the clock event device of the CPU that runs this.
-extern "C" fn start_clock() {
+fn start_clock() {
     let vcpu = crate::hypercall::index();
     let device = DEVICES[vcpu].ptr();
     if REGISTERED[vcpu].load(Ordering::Relaxed) {
