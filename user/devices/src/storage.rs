@@ -1,0 +1,204 @@
+//! What a disk stores its bytes in.
+
+use crate::Slices;
+use colinux_driver::{read_vectored_at, write_vectored_at};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// Bytes on a disk. All offsets and lengths are in bytes.
+pub trait Storage: Send + Sync {
+    /// Bytes of the disk.
+    fn len(&self) -> u64;
+
+    /// Whether the disk has no byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills all of `data` from `offset`.
+    ///
+    /// # Errors
+    /// As the medium.
+    fn read(&self, data: Slices<'_>, offset: u64) -> io::Result<()>;
+
+    /// Writes all of `data` to `offset`.
+    ///
+    /// # Errors
+    /// As the medium.
+    fn write(&self, data: Slices<'_>, offset: u64) -> io::Result<()>;
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// Data may be lost.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The bytes are no longer needed.
+    ///
+    /// # Errors
+    /// As the medium.
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Sets the bytes to zero; with `unmap` their space may be given back.
+    ///
+    /// # Errors
+    /// As the medium.
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+}
+
+/// A disk image cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Somebody else uses it.
+    #[error("{} is in use by another program; stop it (`fuser {}` names it), or open the image read-only (`,ro`) in both", .0.display(), .0.display())]
+    Busy(PathBuf),
+    /// It may not be written.
+    #[error("{} cannot be written; change its permissions, or use it read-only (`cobd0=FILE,ro`)", .0.display())]
+    ReadOnly(PathBuf),
+    /// Any other failure.
+    #[error("cannot open the disk {}: {source}", path.display())]
+    Io {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A raw image: a file or block device whose bytes are the disk's.
+pub struct RawImage {
+    file: File,
+    len: u64,
+}
+
+impl RawImage {
+    /// Opens and locks an image. The lock (flock(2)) is advisory and ends with the process.
+    ///
+    /// # Errors
+    /// It is missing, busy, or may not be written.
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, StorageError> {
+        let io_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
+                StorageError::ReadOnly(path.to_owned())
+            }
+            _ => StorageError::Io { path: path.to_owned(), source },
+        };
+        let mut file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(io_error)?;
+        let lock = if read_only {
+            FlockOperation::NonBlockingLockShared
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match flock(&file, lock) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StorageError::Busy(path.to_owned())),
+            result => result.map_err(|error| io_error(error.into()))?,
+        }
+        // Seeking gives the size of block devices too.
+        let len = file.seek(SeekFrom::End(0)).map_err(io_error)?;
+        Ok(Self { file, len })
+    }
+
+    fn zero_by_writing(&self, mut offset: u64, len: u64) -> io::Result<()> {
+        static ZEROS: [u8; 0x1_0000] = [0; 0x1_0000];
+        let end = offset + len;
+        while offset < end {
+            let piece = (end - offset).min(ZEROS.len() as u64);
+            self.file.write_all_at(&ZEROS[..piece as usize], offset)?;
+            offset += piece;
+        }
+        Ok(())
+    }
+}
+
+/// Repeats `step`, which moves a part of the data, until all has moved.
+fn all(
+    mut data: Slices<'_>,
+    mut offset: u64,
+    step: impl Fn(&Slices<'_>, u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    while !data.is_empty() {
+        match step(&data, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                data.advance(count);
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Storage for RawImage {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, data: Slices<'_>, offset: u64) -> io::Result<()> {
+        all(data, offset, |data, offset| read_vectored_at(&self.file, data.pieces(), offset))
+    }
+
+    fn write(&self, data: Slices<'_>, offset: u64) -> io::Result<()> {
+        all(data, offset, |data, offset| write_vectored_at(&self.file, data.pieces(), offset))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+            // A hint that the medium does not know is no failure.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        let flags = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        match fallocate(&self.file, flags | FallocateFlags::KEEP_SIZE, offset, len) {
+            Err(rustix::io::Errno::OPNOTSUPP) => self.zero_by_writing(offset, len),
+            result => Ok(result?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_image_is_refused_but_readers_share() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer = RawImage::open(file.path(), false).unwrap();
+        assert!(matches!(RawImage::open(file.path(), false), Err(StorageError::Busy(_))));
+        assert!(matches!(RawImage::open(file.path(), true), Err(StorageError::Busy(_))));
+        drop(writer);
+        let _reader = RawImage::open(file.path(), true).unwrap();
+        assert!(RawImage::open(file.path(), true).is_ok());
+        assert!(matches!(RawImage::open(file.path(), false), Err(StorageError::Busy(_))));
+    }
+
+    #[test]
+    fn zeroes_are_zeroes_in_each_way() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![1; 0x3_0000]).unwrap();
+        let image = RawImage::open(file.path(), false).unwrap();
+        image.write_zeroes(100, 0x1_1000, false).unwrap();
+        image.write_zeroes(0x2_0000, 512, true).unwrap();
+        image.zero_by_writing(0x2_2000, 0x1_0001 - 0x1000).unwrap();
+        image.discard(0, 50).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        let ones = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == 1);
+        let zeros = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == 0);
+        assert!(ones(50..100) && zeros(100..0x1_1064) && ones(0x1_1064..0x2_0000));
+        assert!(zeros(0x2_0000..0x2_0200) && ones(0x2_0200..0x2_2000) && zeros(0x2_2000..0x3_0000));
+    }
+}

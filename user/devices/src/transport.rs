@@ -1,0 +1,219 @@
+//! The register page's state machine (virtio 1.2, section 3).
+
+use crate::{
+    MemoryError, Negotiated, VirtioDevice,
+    registers::{QueueSetup, Registers},
+    worker::{Job, Worker},
+};
+use colinux_driver::{EventFd, GuestMemory};
+use std::{io, sync::Arc};
+use tracing::warn;
+use virtio_bindings::{
+    virtio_config::{
+        VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
+        VIRTIO_F_VERSION_1,
+    },
+    virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
+};
+use virtio_queue::{Error as QueueError, Queue, QueueT};
+use vm_memory::GuestAddress;
+
+const TRANSPORT_FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+
+/// The event lines of a device.
+pub struct Wiring {
+    /// For each queue: signalled by the guest when it adds buffers.
+    pub kicks: Vec<Arc<EventFd>>,
+    /// For each queue: interrupts the guest.
+    pub interrupts: Vec<Arc<EventFd>>,
+    /// Interrupts the guest because of the configuration space or the status.
+    pub config_interrupt: Arc<EventFd>,
+}
+
+impl Wiring {
+    /// Lines for `queues` queues, not yet connected.
+    ///
+    /// # Errors
+    /// The process has too many files.
+    pub fn new(queues: usize) -> io::Result<Self> {
+        let lines = || (0..queues).map(|_| EventFd::new().map(Arc::new)).collect::<io::Result<Vec<_>>>();
+        Ok(Self { kicks: lines()?, interrupts: lines()?, config_interrupt: Arc::new(EventFd::new()?) })
+    }
+}
+
+/// A device behind its register page.
+pub struct Transport {
+    name: String,
+    device: Box<dyn VirtioDevice>,
+    registers: Registers,
+    wiring: Wiring,
+    workers: Vec<Worker>,
+    /// Status that was last acted upon.
+    status: u32,
+}
+
+impl Transport {
+    /// A device whose page is at guest-physical address `page`; `name` is for messages.
+    pub fn new(
+        name: &str,
+        device: Box<dyn VirtioDevice>,
+        memory: Arc<GuestMemory>,
+        page: u64,
+        wiring: Wiring,
+    ) -> Self {
+        let registers = Registers::new(memory, page);
+        Self { name: name.to_owned(), device, registers, wiring, workers: Vec::new(), status: 0 }
+    }
+
+    /// The device's event lines.
+    pub fn wiring(&self) -> &Wiring {
+        &self.wiring
+    }
+
+    /// Moves the page to guest-physical address `page`, after the guest has been laid out anew. The device must be stopped.
+    pub fn relocate(&mut self, page: u64) {
+        self.registers = Registers::new(Arc::clone(self.registers.memory()), page);
+    }
+
+    /// Fills the page, before the guest starts.
+    ///
+    /// # Errors
+    /// The page is not guest memory.
+    pub fn offer(&mut self) -> Result<(), MemoryError> {
+        self.stop();
+        let sizes = self.device.queue_sizes();
+        self.registers.offer(self.device.id(), self.offered(), &sizes, &self.device.config())
+    }
+
+    fn offered(&self) -> u64 {
+        self.device.features() | TRANSPORT_FEATURES
+    }
+
+    /// Acts on the status that the guest has written.
+    ///
+    /// # Errors
+    /// The page is not guest memory.
+    pub fn status_written(&mut self) -> Result<(), MemoryError> {
+        let status = self.registers.status()?;
+        if status == 0 {
+            return self.reset();
+        }
+        let mut answer = status & !VIRTIO_CONFIG_S_NEEDS_RESET;
+        let features = self.registers.driver_features()?;
+        if answer & VIRTIO_CONFIG_S_FEATURES_OK != 0 && !self.accepts(features) {
+            warn!("{}: the guest accepted features {features:#x} of {:#x}", self.name, self.offered());
+            answer &= !VIRTIO_CONFIG_S_FEATURES_OK;
+        }
+        let starts = answer & !self.status & VIRTIO_CONFIG_S_DRIVER_OK != 0;
+        if starts && answer & VIRTIO_CONFIG_S_FEATURES_OK == 0 {
+            answer |= VIRTIO_CONFIG_S_NEEDS_RESET;
+        }
+        self.status = answer;
+        // The answer first: a worker may fail, and say so, as soon as it runs.
+        self.registers.update_device_status(|old| answer | old & VIRTIO_CONFIG_S_NEEDS_RESET)?;
+        if starts && answer & VIRTIO_CONFIG_S_NEEDS_RESET == 0 {
+            self.activate(features)?;
+        }
+        Ok(())
+    }
+
+    fn accepts(&self, features: u64) -> bool {
+        features & !self.offered() == 0 && features >> VIRTIO_F_VERSION_1 & 1 != 0
+    }
+
+    fn activate(&mut self, features: u64) -> Result<(), MemoryError> {
+        let negotiated = Negotiated { features, config: self.registers.config() };
+        let sizes = self.device.queue_sizes();
+        let mut queues = Vec::new();
+        for (number, size_max) in sizes.iter().enumerate() {
+            let setup = self.registers.queue(number)?;
+            match self.queue(*size_max, setup, &negotiated) {
+                Ok(queue) => queues.push(queue),
+                Err(error) => {
+                    warn!("{}: queue {number}: {error}", self.name);
+                    return self.fail();
+                }
+            }
+        }
+        let handlers = self.device.handlers(&negotiated);
+        for ((number, queue), handler) in queues.into_iter().enumerate().zip(handlers) {
+            let (Some(queue), Some(kick), Some(interrupt)) =
+                (queue, self.wiring.kicks.get(number), self.wiring.interrupts.get(number))
+            else {
+                continue;
+            };
+            let job = Job {
+                name: format!("{} queue {number}", self.name),
+                queue,
+                handler,
+                kick: Arc::clone(kick),
+                interrupt: Arc::clone(interrupt),
+                config_interrupt: Arc::clone(&self.wiring.config_interrupt),
+                registers: self.registers.clone(),
+            };
+            match Worker::spawn(job) {
+                Ok(worker) => self.workers.push(worker),
+                Err(error) => {
+                    warn!("{}: cannot start a thread: {error}", self.name);
+                    return self.fail();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A queue as the guest has set it up; none if it does not use it.
+    fn queue(
+        &self,
+        size_max: u16,
+        setup: QueueSetup,
+        negotiated: &Negotiated,
+    ) -> Result<Option<Queue>, QueueError> {
+        if !setup.ready {
+            return Ok(None);
+        }
+        let mut queue = Queue::new(size_max)?;
+        queue.try_set_size(setup.size)?;
+        queue.try_set_desc_table_address(GuestAddress(setup.descriptors))?;
+        queue.try_set_avail_ring_address(GuestAddress(setup.available))?;
+        queue.try_set_used_ring_address(GuestAddress(setup.used))?;
+        queue.set_event_idx(negotiated.has(VIRTIO_RING_F_EVENT_IDX));
+        queue.set_ready(true);
+        let memory: &GuestMemory = self.registers.memory();
+        if queue.is_valid(memory) { Ok(Some(queue)) } else { Err(QueueError::FindMemoryRegion) }
+    }
+
+    fn fail(&mut self) -> Result<(), MemoryError> {
+        self.stop();
+        self.registers.update_device_status(|status| status | VIRTIO_CONFIG_S_NEEDS_RESET)?;
+        self.wiring.config_interrupt.signal();
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<(), MemoryError> {
+        self.stop();
+        self.registers.clear_interrupts()?;
+        self.registers.update_device_status(|_| 0)
+    }
+
+    /// Ends all activity of the device.
+    pub fn stop(&mut self) {
+        self.status = 0;
+        for worker in self.workers.drain(..) {
+            worker.stop();
+        }
+    }
+
+    /// Ends all activity and makes everything durable.
+    ///
+    /// # Errors
+    /// Data of the guest may be lost.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.stop();
+        self.device.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
