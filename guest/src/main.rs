@@ -26,6 +26,7 @@ mod apic;
 mod boot;
 mod console;
 mod cpuid;
+mod debug;
 mod hypercall;
 mod irq;
 mod memory;
