@@ -88,15 +88,13 @@ pub fn start_hvc() {
 extern "C" fn early_write(_console: *mut u8, text: *const u8, length: u32) {
     // SAFETY: the kernel passes the text of one record.
     let text = unsafe { core::slice::from_raw_parts(text, length as usize) };
-    for line in text.split_inclusive(|&byte| byte == b'\n') {
-        match line.split_last() {
-            Some((b'\n', start)) => {
-                write(start);
-                write(b"\r\n");
-            }
-            _ => write(line),
-        }
+    let mut rest = text;
+    while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        write(&rest[..end]);
+        write(b"\r\n");
+        rest = &rest[end + 1..];
     }
+    write(rest);
     call(CONSOLE, 0, 0);
 }
 
