@@ -29,6 +29,7 @@ pub fn run() -> Result<ExitCode> {
             &[],
         )?;
     }
+    test::portable()?;
     test::hosted(&[])?;
     eprintln!("xtask: every check passed");
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,18 @@ use std::time::Instant;
 const LAB_TESTS: &str = "package(colinux-tests)";
 const HOSTED_TESTS: &str = "not package(colinux-tests)";
 
+const WINDOWS: &str = "x86_64-pc-windows-gnu";
+/// What names no operating system.
+const PORTABLE: &[&str] = &[
+    "colinux-abi",
+    "kbind",
+    "kbind-resolve",
+    "colinux-logic",
+    "colinux-cpu",
+    "colinux-monitor",
+    "colinux-sim",
+];
+
 #[derive(ClapArgs)]
 pub struct Args {
     /// Run only the tests that need no lab.
@@ -26,6 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let mut passed = Vec::new();
     if !args.lab {
+        portable()?;
         hosted(&args.filter)?;
         passed.push("hosted tests");
     }
@@ -40,6 +53,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Runs the tests that need nothing but this computer.
 pub fn hosted(filter: &[String]) -> Result<()> {
     nextest(HOSTED_TESTS, filter, &[])
+}
+
+/// Builds for Windows what is to be the same there.
+pub fn portable() -> Result<()> {
+    let packages = PORTABLE.iter().flat_map(|package| ["--package", package]);
+    let arguments: Vec<_> = ["check", "--target", WINDOWS].into_iter().chain(packages).collect();
+    cargo(&arguments, &[])
 }
 
 fn lab(filter: &[String]) -> Result<()> {
