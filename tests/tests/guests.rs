@@ -1,0 +1,108 @@
+//! Stock Debian kernels as guests beside stock Debian kernels.
+
+use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_for};
+use std::time::Duration;
+
+const TERM: u8 = 15;
+const KILL: u8 = 9;
+
+/// A host with the driver loaded and the guest's image at hand.
+fn host(kernel: &str, guest: &str, smp: u32) -> Result<Lab> {
+    let lab = host_for(kernel, guest)?.smp(smp).boot()?;
+    lab.ok("colinux driver load")?;
+    Ok(lab)
+}
+
+/// A whole Debian: systemd is content, nothing of the host shows, and everything ends cleanly.
+fn runs(host_kernel: &str, guest_kernel: &str, smp: u32, cpus: u32) -> Result<()> {
+    let lab = host(host_kernel, guest_kernel, smp)?;
+    let mut guest = Guest::boot(&lab, &format!("{IMAGE} cpus={cpus}"))?;
+    let release = guest.ok("uname -r")?;
+    ensure!(release.starts_with(guest_kernel), "the guest runs {release}");
+    assert_eq!(guest.ok("nproc")?.trim(), cpus.to_string());
+    assert_eq!(guest.ok("systemctl is-system-running --wait")?.trim(), "running");
+    assert_eq!(guest.ok("systemctl --failed --no-legend")?.trim(), "");
+    ensure!(guest.ok("cat /sys/kernel/security/lockdown")?.contains("[integrity]"), "no lockdown");
+    ensure!(
+        guest.run("dd if=/dev/mem of=/dev/null count=1")?.status != 0,
+        "the guest reads the host's memory"
+    );
+    assert_eq!(
+        guest.ok("ls -A /sys/bus/pci/devices /sys/bus/acpi/devices 2>&1 | grep -c : || true")?.trim(),
+        "0"
+    );
+    guest.ok("echo kept > /root/file && sync && grep kept /root/file")?;
+    guest.power_off()?;
+    lab.ok("colinux driver unload")?;
+    lab.power_off()
+}
+
+#[test]
+fn debian_6_1_runs_beside_6_1() -> Result<()> {
+    runs("6.1", "6.1", 1, 1)
+}
+
+#[test]
+fn debian_6_12_runs_beside_6_1_on_two_cpus() -> Result<()> {
+    runs("6.1", "6.12", 2, 2)
+}
+
+#[test]
+fn debian_6_1_runs_beside_6_12_on_two_cpus() -> Result<()> {
+    runs("6.12", "6.1", 2, 2)
+}
+
+#[test]
+fn debian_6_12_runs_beside_6_12() -> Result<()> {
+    runs("6.12", "6.12", 2, 1)
+}
+
+#[test]
+fn a_guest_restarts_in_place_halts_and_is_terminated() -> Result<()> {
+    let lab = host("6.1", "6.1", 2)?;
+    let mut guest = Guest::boot(&lab, IMAGE)?;
+    guest.send_line("reboot")?;
+    guest.log_in()?;
+    guest.send_line("halt")?;
+    assert_eq!(guest.wait()?, 0, "halt");
+    guest.check_log()?;
+    let mut guest = Guest::boot(&lab, IMAGE)?;
+    guest.signal(TERM)?;
+    guest.wait()?;
+    lab.ok("colinux driver unload")?;
+    lab.power_off()
+}
+
+#[test]
+fn a_guest_that_panics_ends_with_its_last_words_and_the_host_goes_on() -> Result<()> {
+    let lab = host("6.1", "6.1", 2)?;
+    let mut guest = Guest::boot(&lab, IMAGE)?;
+    guest.send_line("echo c > /proc/sysrq-trigger")?;
+    let status = guest.wait()?;
+    ensure!(status != 0, "a panic ended with status 0");
+    ensure!(guest.log().contains("sysrq triggered crash"), "no last words:\n{}", guest.log());
+    lab.ok("colinux driver unload")?;
+    lab.power_off()
+}
+
+#[test]
+fn the_host_gets_everything_back_from_a_guest_that_is_killed() -> Result<()> {
+    let lab = host("6.1", "6.1", 2)?;
+    let free = || -> Result<i64> {
+        let text =
+            lab.ok("sync; echo 3 > /proc/sys/vm/drop_caches; awk '/MemFree/ { print $2 }' /proc/meminfo")?;
+        Ok(text.trim().parse()?)
+    };
+    let before = free()?;
+    for limit in [1, 4, 9] {
+        let mut guest = Guest::start(&lab, IMAGE)?;
+        std::thread::sleep(Duration::from_secs(limit));
+        guest.signal(KILL)?;
+        assert_eq!(guest.wait()?, 128 + i32::from(KILL));
+    }
+    let after = free()?;
+    // The guest has 256 MiB or more: what is left over is noise of the host's own caches.
+    ensure!(before - after < 32 * 1024, "{before} KiB were free before, {after} KiB after");
+    lab.ok("colinux driver unload")?;
+    lab.power_off()
+}
