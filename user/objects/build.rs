@@ -50,18 +50,30 @@ fn cargo(folder: &Path, target: &Path) -> Command {
 }
 
 fn run(mut command: Command) -> Result<()> {
-    let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().map_err(|error| format!("cannot run {program}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{program} failed: {status}").into()) }
 }
 
-/// With fat LTO, the object of the one crate is the whole driver.
+/// With fat LTO, the object of the one crate is the whole driver. The linker joins its sections of the same name.
 fn build_host(folder: &Path, out: &Path) -> Result<()> {
-    let object = out.join("colinux-host.o");
+    let (parts, object) = (out.join("colinux-host-parts.o"), out.join("colinux-host.o"));
     let mut cargo = cargo(folder, &out.join("host-target"));
     cargo.args(["rustc", "--release", "--lib", "--", "--emit"]);
-    cargo.arg(format!("obj={}", object.display()));
+    cargo.arg(format!("obj={}", parts.display()));
     run(cargo)?;
+    let mut lld = Command::new(linker()?);
+    lld.args(["-flavor", "gnu", "-r"]).arg(&parts).arg("-o").arg(&object);
+    run(lld)?;
     check_host(&object)
+}
+
+/// The linker that comes with rustc.
+fn linker() -> Result<PathBuf> {
+    let rustc = env::var_os("RUSTC").ok_or("no RUSTC")?;
+    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output()?.stdout;
+    let sysroot = PathBuf::from(String::from_utf8(sysroot)?.trim());
+    Ok(sysroot.join("lib/rustlib").join(env::var("HOST")?).join("bin/rust-lld"))
 }
 
 /// Every undefined symbol must be one that a kernel can have.

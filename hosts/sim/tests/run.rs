@@ -1,0 +1,342 @@
+//! The run loop, over scripted guests.
+
+use colinux_abi::device::{DevicePage, ISR_CONFIG};
+use colinux_abi::hypercall::{self as call, IRQS_OFF, shutdown};
+use colinux_abi::ioctl::{Stats, exit};
+use colinux_abi::page::{VcpuPage, VmPage, event};
+use colinux_abi::window;
+use colinux_monitor::{Doorbell, HostError, RunState};
+use colinux_sim::{Bench, Event, Step};
+use std::mem::offset_of;
+
+fn off() -> Step {
+    Step::new(call::SHUTDOWN, shutdown::POWER_OFF, 0)
+}
+
+#[test]
+fn a_guest_that_powers_off() {
+    let bench = Bench::new(1);
+    let (result, guest) = bench.run(0, [off()]);
+    let exit = result.unwrap();
+    assert_eq!((exit.reason, exit.arg0), (exit::SHUTDOWN, shutdown::POWER_OFF));
+    assert_eq!(guest.starts.len(), 1);
+    assert_eq!(guest.starts[0].rip, 0x1000);
+    assert_eq!(bench.run(0, []).0.unwrap().reason, exit::STOPPED);
+}
+
+#[test]
+fn the_host_handles_what_arrived_in_the_guest_before_anything_else() {
+    let bench = Bench::new(1);
+    let nmis = Step::new(call::INTERRUPT, 0x31, 0).with(|left| (left.nmis, left.machine_checks) = (1, 1));
+    bench.run(0, [nmis, Step::new(call::NMI, 0, 0), Step::new(call::MACHINE_CHECK, 0, 0), off()]).0.unwrap();
+    use Event::*;
+    let expected = [
+        [Pin, Cross, Nmi, MachineCheck, Vector(0x31), Window].as_slice(),
+        &[Cross, Nmi, Window, Cross, MachineCheck, Window, Cross, Window, Window, Unpin],
+    ];
+    assert_eq!(bench.host.events(), expected.concat());
+    let stats = bench.vm.stats();
+    assert_eq!((stats.crossings, stats.interrupts, stats.nmis, stats.passage_nmis), (4, 1, 1, 1));
+    assert_eq!(stats.hypercalls[(call::SHUTDOWN - 16) as usize], 1);
+}
+
+#[test]
+fn a_forged_nmi_count_is_bounded() {
+    let bench = Bench::new(1);
+    bench.run(0, [off().with(|left| left.nmis = u32::MAX)]).0.unwrap();
+    assert_eq!(bench.host.count(Event::Nmi), 2);
+}
+
+#[test]
+fn early_nmis_are_sent_anew() {
+    let bench = Bench::new(1);
+    bench.run(0, [off().with(|left| left.early_nmis = 7)]).0.unwrap();
+    assert_eq!((bench.host.count(Event::NmiSelf), bench.host.count(Event::Nmi)), (1, 0));
+}
+
+#[test]
+fn the_scheduler_is_obeyed_before_the_next_entry() {
+    let bench = Bench::new(1);
+    let host = bench.host.clone();
+    let tick = Step::new(call::INTERRUPT, 0xec, 0).meanwhile(move || host.wants_cpu.set(true));
+    bench.run(0, [tick, off()]).0.unwrap();
+    use Event::*;
+    let events = bench.host.events();
+    let wanted = [Pin, Cross, Vector(0xec), Window, Window, Unpin, Reschedule, Pin, Cross];
+    assert_eq!(events[..wanted.len()], wanted);
+    assert_eq!(bench.vm.stats().residencies, 2);
+}
+
+#[test]
+fn every_kind_of_exit_passes_the_check() {
+    let reasons =
+        [call::TIMER, call::NOTIFY, call::CONSOLE, call::WALL_CLOCK, call::RAISE, call::YIELD, call::NMI];
+    for reason in reasons {
+        let bench = Bench::new(1);
+        let host = bench.host.clone();
+        let step = Step::new(reason, 0, 0).meanwhile(move || host.wants_cpu.set(true));
+        bench.run(0, [step, off()]).0.unwrap();
+        assert!(!bench.host.wants_cpu.get(), "{reason}");
+        let rescheduled = bench.host.events().iter().position(|event| *event == Event::Reschedule);
+        let second = bench.host.events().iter().rposition(|event| *event == Event::Cross);
+        assert!(rescheduled < second && rescheduled.is_some(), "{reason}");
+    }
+}
+
+#[test]
+fn a_signal_is_seen_at_an_interrupt_a_millisecond_later() {
+    let bench = Bench::new(1);
+    bench.host.signal_after.set(Some(1));
+    let host = bench.host.clone();
+    let early = Step::new(call::INTERRUPT, 0xfd, 0);
+    let late = Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(move || host.ticks.set(1000));
+    let (result, guest) = bench.run(0, [early, late, off()]);
+    assert_eq!(result.unwrap_err(), HostError::Interrupted);
+    assert_eq!(guest.steps_left(), 1);
+}
+
+#[test]
+fn a_signal_in_the_idle_guest_comes_out_and_running_goes_on() {
+    let bench = Bench::new(1);
+    let mut guest = colinux_sim::Guest::new(&bench.host, [Step::new(call::IDLE, 0, 0), off()]);
+    let first = colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest);
+    assert_eq!(first.unwrap_err(), HostError::Interrupted);
+    let second = colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
+    assert_eq!((second.reason, guest.starts.len()), (exit::SHUTDOWN, 1));
+}
+
+#[test]
+fn idle_sleeps_until_an_event() {
+    let bench = Bench::new(1);
+    let other = bench.clone();
+    bench.host.wakeups.borrow_mut().push_back(Box::new(|| {}));
+    bench.host.wakeups.borrow_mut().push_back(Box::new(move || {
+        other.vm.raise(&*other.host, 0, event::TIMER).unwrap();
+    }));
+    bench.run(0, [Step::new(call::IDLE, 0, 0), Step::new(call::IDLE, 0, 0), off()]).0.unwrap();
+    assert_eq!(
+        bench.host.count(Event::Block),
+        2,
+        "one spurious wake-up; the second IDLE has its event already"
+    );
+    assert_eq!(bench.host.count(Event::Wake(0)), 1);
+}
+
+#[test]
+fn an_event_for_a_guest_with_interrupts_off_brings_an_interrupt() {
+    for (flag, reason, expected) in [(IRQS_OFF, call::TIMER, 1), (0, call::TIMER, 0), (0, call::NMI, 1)] {
+        let bench = Bench::new(1);
+        let other = bench.clone();
+        let step = Step::new(reason | flag, 5, 0).meanwhile(move || {
+            other.vm.raise(&*other.host, 0, event::DEVICE).unwrap();
+        });
+        bench.run(0, [step, off()]).0.unwrap();
+        assert_eq!(bench.host.count(Event::InterruptSelf), expected, "{flag:x} {reason}");
+        assert_eq!(bench.host.count(Event::Kick(0)), 1);
+    }
+}
+
+#[test]
+fn kicks_go_to_a_guest_once_and_are_counted() {
+    let bench = Bench::new(2);
+    let other = bench.clone();
+    let step = Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(move || {
+        for _ in 0..3 {
+            other.vm.raise(&*other.host, 0, event::RESCHEDULE).unwrap();
+        }
+        other.vm.raise(&*other.host, 1, event::RESCHEDULE).unwrap();
+    });
+    bench.run(0, [step, off()]).0.unwrap();
+    assert_eq!((bench.host.count(Event::Kick(0)), bench.host.count(Event::Kick(1))), (1, 0));
+    assert_eq!(bench.vm.stats().kicks, 1);
+    assert_eq!(bench.window().pending(1), event::RESCHEDULE);
+}
+
+#[test]
+fn stop_from_outside_stops() {
+    let bench = Bench::new(1);
+    let other = bench.clone();
+    let step = Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(move || {
+        assert!(other.vm.end(&*other.host));
+    });
+    let (result, guest) = bench.run(0, [step, off()]);
+    assert_eq!((result.unwrap().reason, guest.steps_left()), (exit::STOPPED, 1));
+    assert_eq!(bench.host.count(Event::Kick(0)), 1);
+}
+
+#[test]
+fn stop_wakes_a_sleeper() {
+    let bench = Bench::new(2);
+    let other = bench.clone();
+    bench.host.wakeups.borrow_mut().push_back(Box::new(move || {
+        other.vm.end(&*other.host);
+    }));
+    assert_eq!(bench.run(1, []).0.unwrap().reason, exit::STOPPED);
+    assert_eq!(bench.host.count(Event::Wake(1)), 1);
+}
+
+#[test]
+fn another_vcpu_starts_with_the_arguments_in_its_page() {
+    let bench = Bench::new(2);
+    for (i, value) in [0x11, 0x22, 0x33, 0x44].into_iter().enumerate() {
+        bench.poke(window::VCPU_PAGES + 4096 + (offset_of!(VcpuPage, args) + 8 * i) as u64, value);
+    }
+    let (_, guest) =
+        bench.run(0, [Step::new(call::START_VCPU, 1, 0), Step::new(call::START_VCPU, 0, 0), off()]);
+    assert_eq!(guest.returns[..2], [0, 1], "started, and: runs already");
+    bench.vm.reset().unwrap();
+    bench.prepare(0);
+    let starter = bench.clone();
+    bench.host.wakeups.borrow_mut().push_back(Box::new(move || {
+        starter.run(0, [Step::new(call::START_VCPU, 1, 0), Step::new(call::DEVICE_STATUS, 0, 0)]).0.unwrap();
+    }));
+    let (result, guest) = bench.run(1, [off()]);
+    assert_eq!(result.unwrap().reason, exit::SHUTDOWN);
+    let start = guest.starts[0];
+    assert_eq!([start.rip, start.rsp, start.cr3, start.rsi], [0x11, 0x22, 0x33, 0x44]);
+}
+
+#[test]
+fn a_stopped_vcpu_starts_afresh() {
+    let bench = Bench::new(2);
+    bench.prepare(1);
+    let other = bench.clone();
+    bench.host.wakeups.borrow_mut().push_back(Box::new(move || {
+        assert_eq!(other.vm.vcpu(1).unwrap().state(), RunState::Stopped);
+        other.prepare(1);
+    }));
+    let (result, guest) = bench.run(1, [Step::new(call::STOP_VCPU, 0, 0), off()]);
+    assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 2));
+}
+
+#[test]
+fn hostile_exits_end_the_guest_once_with_a_reason() {
+    let cases = [
+        (Step::new(99, 1, 2), (99, 0)),
+        (Step::new(u64::MAX, 1, 2), (u64::MAX, 0)),
+        (Step::new(call::INTERRUPT, 0x80, 0), (call::INTERRUPT, 0x80)),
+        (Step::new(call::INTERRUPT, 2, 0), (call::INTERRUPT, 2)),
+        (Step::new(call::NOTIFY, 32, 0), (call::NOTIFY, 32)),
+        (Step::new(call::START_VCPU, 2, 0), (call::START_VCPU, 2)),
+        (Step::new(call::RAISE, 4, 1), (call::RAISE, 4)),
+        (Step::new(call::SHUTDOWN, 5, 0), (call::SHUTDOWN, 5)),
+        (Step::new(call::IDLE, 0, 0).with(|left| left.bad_cr4 = Some(0x2000)), (u64::MAX, 0x2000)),
+    ];
+    for (step, (arg0, arg1)) in cases {
+        let bench = Bench::new(2);
+        let result = bench.run(0, [step]).0.unwrap();
+        assert_eq!((result.reason, result.arg0, result.arg1), (exit::FAILED, arg0, arg1));
+        assert!(!bench.host.events().iter().any(|event| matches!(event, Event::Vector(_) | Event::Nmi)));
+        assert_eq!(bench.run(0, []).0.unwrap().reason, exit::STOPPED);
+        assert_eq!(bench.run(1, []).0.unwrap().reason, exit::STOPPED);
+    }
+}
+
+#[test]
+fn notifications_reach_the_daemon_also_where_locks_sleep() {
+    for sleeping in [false, true] {
+        let bench = Bench::new(1);
+        bench.host.sleeping_locks.set(sleeping);
+        let steps = [Step::new(call::NOTIFY, 3, 1), Step::new(call::CONSOLE, 0, 0), off()];
+        bench.run(0, steps).0.unwrap();
+        assert_eq!(bench.host.count(Event::Notify(Doorbell::Queue { device: 3, queue: 1 })), 1);
+        assert_eq!(bench.host.count(Event::Notify(Doorbell::Console)), 1);
+        assert_eq!(bench.vm.stats().residencies, if sleeping { 3 } else { 1 });
+    }
+}
+
+#[test]
+fn the_daemon_is_called_for_status_and_a_full_console() {
+    let bench = Bench::new(1);
+    let mut guest = colinux_sim::Guest::new(
+        &bench.host,
+        [Step::new(call::DEVICE_STATUS, 7, 0), Step::new(call::CONSOLE, 1, 0)],
+    );
+    let mut next = || colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
+    let status = next();
+    assert_eq!((status.reason, status.arg0), (exit::DEVICE_STATUS, 7));
+    assert_eq!(next().reason, exit::CONSOLE);
+}
+
+#[test]
+fn timer_and_wall_clock() {
+    let bench = Bench::new(1);
+    bench.host.ticks.set(77);
+    let steps = [
+        Step::new(call::TIMER, 12_345, 0),
+        Step::new(call::TIMER, call::TIMER_OFF, 0),
+        Step::new(call::WALL_CLOCK, 0, 0),
+        off(),
+    ];
+    bench.run(0, steps).0.unwrap();
+    assert_eq!((bench.host.count(Event::Timer(Some(12_345))), bench.host.count(Event::Timer(None))), (1, 1));
+    assert_eq!(bench.peek(offset_of!(VmPage, wall_sec) as u64), 1_000_000_000);
+    assert_eq!(bench.peek(offset_of!(VmPage, wall_tsc) as u64), 77);
+}
+
+#[test]
+fn device_interrupts_survive_hostile_registers() {
+    let bench = Bench::new(2);
+    bench.poke32(Bench::device_field(5, offset_of!(DevicePage, event_vcpu)), u32::MAX);
+    bench.vm.raise_device(&*bench.host, 5, ISR_CONFIG | 1);
+    bench.vm.raise_device(&*bench.host, 32, 1);
+    assert_eq!(bench.peek(Bench::device_field(5, offset_of!(DevicePage, isr))), ISR_CONFIG | 1);
+    assert_eq!(bench.peek(offset_of!(VmPage, device_pending) as u64), 1 << 5);
+    bench.poke32(Bench::device_field(5, offset_of!(DevicePage, event_vcpu)), 1);
+    bench.vm.raise_device(&*bench.host, 5, 2);
+    assert_eq!(bench.window().pending(1), event::DEVICE);
+    bench.poke32(offset_of!(VmPage, console_vcpu) as u64, u32::MAX);
+    bench.vm.raise_console(&*bench.host);
+    assert_eq!((bench.window().pending(0), bench.window().pending(1)), (0, event::DEVICE));
+}
+
+#[test]
+fn what_must_be_there_first() {
+    let bench = Bench::new(2);
+    assert_eq!(bench.run(2, []).0.unwrap_err(), HostError::NotFound);
+    bench.vm.reset().unwrap();
+    assert_eq!(bench.run(0, []).0.unwrap_err(), HostError::Invalid);
+    let bare = colinux_monitor::Vm::default();
+    assert_eq!(bare.set_vcpu_count(0), Err(HostError::Invalid));
+    assert_eq!(bare.set_vcpu_count(65), Err(HostError::Invalid));
+    bare.set_vcpu_count(1).unwrap();
+    assert_eq!(bare.raise(&*bench.host, 0, 1), Err(HostError::Invalid));
+    assert_eq!(bare.raise(&*bench.host, 1, 1), Err(HostError::NotFound));
+}
+
+#[test]
+fn one_thread_runs_a_vcpu_and_none_during_a_reset() {
+    let bench = Bench::new(1);
+    let other = bench.clone();
+    let step = off().meanwhile(move || {
+        assert_eq!(other.run(0, []).0.unwrap_err(), HostError::Busy);
+        assert_eq!(other.vm.reset(), Err(HostError::Busy));
+        let locked = other.vm.while_quiet(|| Ok(()));
+        assert_eq!(locked, Err(HostError::Busy));
+    });
+    bench.run(0, [step]).0.unwrap();
+    let quiet = bench.vm.while_quiet(|| {
+        assert_eq!(bench.run(0, []).0.unwrap_err(), HostError::Busy);
+        Ok(())
+    });
+    assert_eq!(quiet, Ok(()));
+}
+
+#[test]
+fn reset_makes_a_new_guest_possible() {
+    let bench = Bench::new(1);
+    bench.run(0, [off()]).0.unwrap();
+    bench.vm.reset().unwrap();
+    bench.prepare(0);
+    let (result, guest) = bench.run(0, [off()]);
+    assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 1));
+}
+
+#[test]
+fn a_rescue_is_counted_as_such() {
+    let bench = Bench::new(1);
+    bench.host.rescue.set(true);
+    bench.run(0, [Step::new(call::NMI, 0, 0), Step::new(call::NMI, 0, 0), off()]).0.unwrap();
+    let Stats { nmis, rescues, .. } = bench.vm.stats();
+    assert_eq!((nmis, rescues), (2, 1));
+}
