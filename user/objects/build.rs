@@ -59,6 +59,7 @@ fn run(mut command: Command) -> Result<()> {
 fn build_host(folder: &Path, out: &Path) -> Result<()> {
     let (parts, object) = (out.join("colinux-host-parts.o"), out.join("colinux-host.o"));
     let mut cargo = cargo(folder, &out.join("host-target"));
+    cargo.args(["--config", &short_paths(folder)?]);
     cargo.args(["rustc", "--release", "--lib", "--", "--emit"]);
     cargo.arg(format!("obj={}", parts.display()));
     run(cargo)?;
@@ -68,12 +69,23 @@ fn build_host(folder: &Path, out: &Path) -> Result<()> {
     check_host(&object)
 }
 
-/// The linker that comes with rustc.
-fn linker() -> Result<PathBuf> {
+/// Messages about bugs name source files as the project does, whatever the place of the build.
+fn short_paths(folder: &Path) -> Result<String> {
+    let root = folder.join("../..").canonicalize()?;
+    let std = sysroot()?.join("lib/rustlib/src/rust");
+    let flag = |path: &Path| format!("--remap-path-prefix={}/=", path.display());
+    Ok(format!("build.rustflags={:?}", [flag(&root), flag(&std)]))
+}
+
+fn sysroot() -> Result<PathBuf> {
     let rustc = env::var_os("RUSTC").ok_or("no RUSTC")?;
     let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output()?.stdout;
-    let sysroot = PathBuf::from(String::from_utf8(sysroot)?.trim());
-    Ok(sysroot.join("lib/rustlib").join(env::var("HOST")?).join("bin/rust-lld"))
+    Ok(PathBuf::from(String::from_utf8(sysroot)?.trim()))
+}
+
+/// The linker that comes with rustc.
+fn linker() -> Result<PathBuf> {
+    Ok(sysroot()?.join("lib/rustlib").join(env::var("HOST")?).join("bin/rust-lld"))
 }
 
 /// Every undefined symbol must be one that a kernel can have.
