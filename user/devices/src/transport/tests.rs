@@ -205,7 +205,7 @@ fn requests_beyond_the_disk_fail_and_the_device_goes_on() {
 fn features_that_were_not_offered_are_refused() {
     let mut guest = Guest::new();
     guest.set_queue(DESCRIPTORS, AVAILABLE, USED, 16);
-    for features in [0, 1 << VIRTIO_BLK_F_FLUSH, 1 << VIRTIO_F_VERSION_1 | 1 << 33] {
+    for features in [0_u64, 1 << VIRTIO_BLK_F_FLUSH, 1 << VIRTIO_F_VERSION_1 | 1 << 33] {
         guest.put(PAGE + offset_of!(DevicePage, driver_features) as u64, features);
         assert_eq!(guest.status(0), 0);
         assert_eq!(guest.status(11), 3);
