@@ -154,8 +154,8 @@ impl Watch {
     fn look(&self) -> bool {
         let beat = self.beat.load(Acquire);
         let stuck = self.seen.swap(beat, Relaxed) == beat;
-        if stuck && self.resident.load(Acquire) {
-            self.sent.store(true, SeqCst);
+        // One at a time: a second one, sent before the first was claimed, would find nothing to claim.
+        if stuck && self.resident.load(Acquire) && !self.sent.swap(true, SeqCst) {
             send_nmi(self.cpu);
         }
         if !stuck || self.resident.load(Acquire) {
@@ -235,8 +235,7 @@ pub fn take_claim() -> bool {
 /// Sends this CPU an NMI that will be claimed as ours.
 pub fn nmi_self() {
     let cpu = percpu::cpu();
-    if let Some(watch) = watch_of(cpu) {
-        watch.sent.store(true, SeqCst);
+    if watch_of(cpu).is_some_and(|watch| !watch.sent.swap(true, SeqCst)) {
         send_nmi(cpu);
     }
 }
