@@ -1,0 +1,170 @@
+//! The event loop: signals, keys, and the ends of vCPUs.
+
+use crate::{
+    VmmError,
+    input::{Input, Keys, Order},
+    shared::Shared,
+    signals::Signals,
+    terminal::RawTerminal,
+};
+use colinux_abi::page::event;
+use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::{
+    io::stdin,
+    time::{Duration, Instant},
+};
+
+/// Time that the guest has for an orderly power-off.
+const GRACE: Duration = Duration::from_secs(90);
+/// Time that the vCPU threads have to end after a hard stop; one may hang in a write to a terminal that is stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often to look for room when the input ring is full.
+const RETRY: Duration = Duration::from_millis(20);
+/// vCPU that is told to power off.
+const STOP_VCPU: u32 = 0;
+const INTERRUPT_KEY: u8 = 3;
+const HELP: &str = "Ctrl-] p: power off, Ctrl-] q: stop at once, Ctrl-] Ctrl-]: send Ctrl-]";
+
+/// How far a stop from outside has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    Asked(Instant),
+    Forced(Instant),
+}
+
+/// The event loop of one run.
+pub(crate) struct Events<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) signals: &'a Signals,
+    pub(crate) terminal: &'a RawTerminal,
+    pub(crate) input: Input,
+    keys: Keys,
+    stdin_open: bool,
+    stop: Stop,
+}
+
+impl<'a> Events<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        signals: &'a Signals,
+        terminal: &'a RawTerminal,
+        input: Input,
+    ) -> Self {
+        Self { shared, signals, terminal, input, keys: Keys::default(), stdin_open: true, stop: Stop::No }
+    }
+
+    /// Serves events until `threads` vCPU threads have ended; false if they do not end although they were stopped.
+    pub(crate) fn run(&mut self, threads: usize) -> Result<bool, VmmError> {
+        while self.shared.ended_threads() < threads {
+            let [signal, woken, typed] = self.wait()?;
+            if woken {
+                // A failed read of an eventfd only means that nobody has signalled it.
+                let _ = self.shared.wake.wait();
+            }
+            if signal {
+                self.take_signals()?;
+            }
+            if typed {
+                self.take_input()?;
+            }
+            if self.input.is_full() {
+                self.input.send()?;
+            }
+            match self.stop {
+                Stop::Asked(when) if when.elapsed() >= GRACE => {
+                    self.terminal.say("the guest has not powered off in time");
+                    self.force()?;
+                }
+                Stop::Forced(when) if when.elapsed() >= PATIENCE => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits; returns which of signals, end of a thread, and input there are.
+    fn wait(&self) -> Result<[bool; 3], VmmError> {
+        let stdin = stdin();
+        let mut fds =
+            vec![PollFd::new(self.signals, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
+        if self.stdin_open && !self.input.is_full() {
+            fds.push(PollFd::new(&stdin, PollFlags::IN));
+        }
+        let timeout = self.timeout().and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(VmmError::system("wait for events")(error)),
+        }
+        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        Ok([ready(0), ready(1), ready(2)])
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let stop = match self.stop {
+            Stop::No => None,
+            Stop::Asked(when) => Some(GRACE.saturating_sub(when.elapsed())),
+            Stop::Forced(when) => Some(PATIENCE.saturating_sub(when.elapsed())),
+        };
+        let retry = self.input.is_full().then_some(RETRY);
+        stop.into_iter().chain(retry).min()
+    }
+
+    fn take_signals(&mut self) -> Result<(), VmmError> {
+        while let Some(signal) = self.signals.next()? {
+            if signal == Signal::SIGINT && self.terminal.is_interactive() {
+                self.input.backlog().push(INTERRUPT_KEY);
+                self.input.send()?;
+            } else {
+                self.ask()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_input(&mut self) -> Result<(), VmmError> {
+        let mut buffer = [0; 1024];
+        let count = match rustix::io::read(stdin(), &mut buffer) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(()),
+            // A terminal that is gone; the guest goes on without input.
+            Err(_) => 0,
+        };
+        if count == 0 {
+            self.stdin_open = false;
+        }
+        let typed = &buffer[..count];
+        if !self.terminal.is_interactive() {
+            self.input.backlog().extend_from_slice(typed);
+            return self.input.send();
+        }
+        let orders = self.keys.type_in(typed, self.input.backlog());
+        self.input.send()?;
+        orders.into_iter().try_for_each(|order| match order {
+            Order::PowerOff => self.ask(),
+            Order::Quit => self.force(),
+            Order::Help => {
+                self.terminal.say(HELP);
+                Ok(())
+            }
+        })
+    }
+
+    /// Asks the guest to power off; the second time there is no asking.
+    fn ask(&mut self) -> Result<(), VmmError> {
+        if self.stop != Stop::No {
+            return self.force();
+        }
+        self.terminal.say("asking the guest to power off (once more: stop it at once)");
+        self.stop = Stop::Asked(Instant::now());
+        Ok(self.shared.vm.raise(STOP_VCPU, event::STOP)?)
+    }
+
+    fn force(&mut self) -> Result<(), VmmError> {
+        if !matches!(self.stop, Stop::Forced(_)) {
+            self.stop = Stop::Forced(Instant::now());
+        }
+        Ok(self.shared.vm.stop()?)
+    }
+}
