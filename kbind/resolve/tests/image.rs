@@ -221,8 +221,7 @@ fn a_kernel_without_paravirt_cannot_be_a_guest() {
     let mut kernel = Kernel::default();
     kernel.symbols.retain(|(name, _)| name != "Dpv_ops");
     assert!(matches!(parse(&kernel).check_guest(), Err(ImageError::NoParavirt(_))));
-    let mut kernel = Kernel::default();
-    kernel.btf = Some(support::btf::Btf::new());
+    let kernel = Kernel { btf: Some(support::btf::Btf::new()), ..Kernel::default() };
     assert!(matches!(parse(&kernel).check_guest(), Err(ImageError::NoParavirt(_))));
 }
 

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod elf;
+pub mod host;
 pub mod kallsyms;
 pub mod kernel;
 pub mod object;
