@@ -13,6 +13,7 @@ mod signals;
 mod terminal;
 mod vcpu;
 
+pub use colinux_devices::StorageError;
 pub use end::End;
 pub use error::VmmError;
 pub use machine::{DiskOptions, Options, Source, run};

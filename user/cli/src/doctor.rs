@@ -1,0 +1,123 @@
+//! `colinux doctor`: one line for each finding, with the cure.
+
+use crate::{driver, host, status::Status};
+use colinux_abi::ioctl::info;
+use colinux_driver::{Driver, OpenError};
+use std::fs;
+
+/// What a check found.
+enum Finding {
+    Good(String),
+    /// Works, but the user should know.
+    Note(String),
+    /// In the way.
+    Bad(String),
+}
+use Finding::{Bad, Good, Note};
+
+/// What is looked at, and how.
+type Check = (&'static str, fn() -> Finding);
+
+/// Least free memory for a small guest, in KiB.
+const LEAST_MEMORY: u64 = 300 << 10;
+/// Flags of /proc/cpuinfo without which nothing works.
+const CPU_FLAGS: [&str; 5] = ["lm", "nx", "pae", "syscall", "constant_tsc"];
+
+/// Checks the machine.
+pub fn run() -> Status {
+    let checks: [Check; 6] = [
+        ("cpu", check_cpu),
+        ("hypervisor", check_hypervisor),
+        ("kernel", check_kernel),
+        ("signing", check_signing),
+        ("driver", check_driver),
+        ("memory", check_memory),
+    ];
+    let mut status = Status::Ok;
+    for (name, check) in checks {
+        let (mark, text) = match check() {
+            Good(text) => ("ok  ", text),
+            Note(text) => ("note", text),
+            Bad(text) => {
+                status = Status::Driver;
+                ("BAD ", text)
+            }
+        };
+        println!("{mark} {name}: {text}");
+    }
+    status
+}
+
+fn check_cpu() -> Finding {
+    let Ok(text) = fs::read_to_string("/proc/cpuinfo") else {
+        return Note("/proc/cpuinfo cannot be read".into());
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
+    let has = |flag: &str| line.split_whitespace().any(|word| word == flag);
+    match CPU_FLAGS.iter().find(|flag| !has(flag)) {
+        Some(flag) if *flag == "constant_tsc" => {
+            Note("no constant_tsc: the guest's clock follows the host's only roughly".into())
+        }
+        Some(flag) => Bad(format!("it lacks `{flag}`: a 64-bit x86 CPU is needed")),
+        None => Good("has what a guest needs".into()),
+    }
+}
+
+fn check_hypervisor() -> Finding {
+    if let Ok(driver) = Driver::open() {
+        return if driver.info().flags & info::VMX != 0 {
+            Bad("the host is in VMX operation: end its virtual machines and run `sudo modprobe -r kvm_intel`"
+                .into())
+        } else {
+            Good("no VMX operation".into())
+        };
+    }
+    let users = fs::read_to_string("/sys/module/kvm_intel/refcnt");
+    match users.ok().and_then(|text| text.trim().parse::<u32>().ok()) {
+        Some(users) if users > 0 => {
+            Note("KVM is in use: end its virtual machines before you start a guest".into())
+        }
+        _ => Good("no KVM guest runs".into()),
+    }
+}
+
+fn check_kernel() -> Finding {
+    match driver::module(None) {
+        Ok(module) => Good(format!("{}: the driver fits ({} KiB)", host::release(), module.len() / 1024)),
+        Err(error) if driver::is_loaded() => Note(format!("{error}; the driver is loaded nevertheless")),
+        Err(error) => Bad(error.to_string()),
+    }
+}
+
+fn check_signing() -> Finding {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let enforced = read("/sys/module/module/parameters/sig_enforce").trim() == "Y";
+    let lockdown = read("/sys/kernel/security/lockdown");
+    let locked = lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]");
+    if enforced || locked {
+        Bad("signed modules only (Secure Boot or lockdown): `colinux driver load --output colinux.ko`, sign it, insmod it".into())
+    } else {
+        Good("unsigned modules are taken".into())
+    }
+}
+
+fn check_driver() -> Finding {
+    match Driver::open() {
+        Ok(driver) => Good(format!("loaded, interface version {}", driver.info().abi_version)),
+        Err(error @ OpenError::Missing(_)) => Note(error.to_string()),
+        Err(error) => Bad(error.to_string()),
+    }
+}
+
+fn check_memory() -> Finding {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    match available {
+        Some(free) if free < LEAST_MEMORY => {
+            Bad(format!("only {} MiB are available: end other programs", free / 1024))
+        }
+        Some(free) => Good(format!("{} MiB are available", free / 1024)),
+        None => Note("/proc/meminfo cannot be read".into()),
+    }
+}

@@ -1,0 +1,178 @@
+//! `colinux driver`.
+
+use crate::{
+    host::{release, running_kernel},
+    kernel::KernelError,
+    status::{Failure, Status},
+};
+use colinux_driver::{DEVICE_PATH, Driver};
+use colinux_objects::HOST_OBJECT;
+use kbind_resolve::make_module;
+use nix::unistd::{Gid, Group, chown};
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    io::Errno,
+    system::{delete_module, finit_module},
+};
+use std::{fs, io::Write, path::PathBuf};
+
+/// Name of the module.
+pub const MODULE: &str = "colinux";
+const MODULE_C: &std::ffi::CStr = c"colinux";
+/// Group whose members may use the driver.
+const GROUP: &str = "colinux";
+/// `O_NONBLOCK`: do not wait for users to go (delete_module(2)).
+const NO_WAIT: i32 = 0o4000;
+
+/// What to do with the driver.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Make the driver for the running kernel and load it
+    Load {
+        /// Image of the running kernel
+        #[arg(long)]
+        kernel: Option<PathBuf>,
+        /// Write the module to this file instead of loading it (for signing)
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Unload the driver
+    Unload,
+    /// Say whether the driver is loaded
+    Status,
+}
+
+/// The driver cannot be loaded or unloaded.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Not root.
+    #[error("only root can load and unload the driver: use `sudo colinux driver ...`")]
+    Permission,
+    /// The running kernel does not fit.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel takes signed modules only.
+    #[error(
+        "this host takes signed kernel modules only (lockdown or Secure Boot): write the module with \
+         `colinux driver load --output colinux.ko`, sign it with a key of yours that is enrolled (mokutil), and load it with insmod; \
+         or turn Secure Boot off"
+    )]
+    Signed,
+    /// The kernel refuses the module.
+    #[error("the kernel {release} refuses the driver: {source}; `dmesg` says why")]
+    Refused {
+        /// The kernel's release.
+        release: String,
+        /// What the system said.
+        source: Errno,
+    },
+    /// A guest runs.
+    #[error("the driver is in use: end the guests first")]
+    Busy,
+    /// There is nothing to unload.
+    #[error("the driver is not loaded")]
+    NotLoaded,
+    /// The loaded driver does not work.
+    #[error("the driver is loaded but cannot be used: {0}")]
+    Unusable(#[from] colinux_driver::OpenError),
+    /// A file cannot be written.
+    #[error("cannot write {what}: {source}")]
+    Write {
+        /// The file.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Does it.
+pub fn run(command: Command) -> Result<Status, Failure> {
+    match command {
+        Command::Load { kernel, output: Some(path) } => write(kernel, path)?,
+        Command::Load { kernel, output: None } => load(kernel)?,
+        Command::Unload => unload()?,
+        Command::Status => return Ok(status()),
+    }
+    Ok(Status::Ok)
+}
+
+/// The module for the running kernel.
+pub fn module(kernel: Option<PathBuf>) -> Result<Vec<u8>, KernelError> {
+    let (path, image) = running_kernel(kernel)?;
+    make_module(&image, HOST_OBJECT).map_err(|source| KernelError::Unfit { path, source })
+}
+
+fn write(kernel: Option<PathBuf>, path: PathBuf) -> Result<(), DriverError> {
+    let module = module(kernel)?;
+    fs::write(&path, module).map_err(|source| DriverError::Write { what: path.display().to_string(), source })
+}
+
+fn load(kernel: Option<PathBuf>) -> Result<(), DriverError> {
+    if is_loaded() {
+        Driver::open()?;
+        println!("the driver is loaded already");
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(DriverError::Permission);
+    }
+    insert(&module(kernel)?)?;
+    share_with_group()?;
+    Driver::open()?;
+    Ok(())
+}
+
+fn insert(module: &[u8]) -> Result<(), DriverError> {
+    let write_error = |source| DriverError::Write { what: "the module to memory".into(), source };
+    let memory = memfd_create(MODULE, MemfdFlags::CLOEXEC).map_err(|error| write_error(error.into()))?;
+    let mut file = fs::File::from(memory);
+    file.write_all(module).map_err(write_error)?;
+    match finit_module(&file, c"", 0) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(Errno::PERM | Errno::KEYREJECTED | Errno::NOKEY) => Err(DriverError::Signed),
+        Err(source) => Err(DriverError::Refused { release: release(), source }),
+    }
+}
+
+/// Lets the members of the group use the driver, if there is such a group.
+fn share_with_group() -> Result<(), DriverError> {
+    let Ok(Some(Group { gid, .. })) = Group::from_name(GROUP) else { return Ok(()) };
+    let gid: Option<Gid> = Some(gid);
+    chown(DEVICE_PATH, None, gid).map_err(|error| DriverError::Write {
+        what: format!("the owner of {DEVICE_PATH}"),
+        source: error.into(),
+    })
+}
+
+fn unload() -> Result<(), DriverError> {
+    match delete_module(MODULE_C, NO_WAIT) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOENT) => Err(DriverError::NotLoaded),
+        Err(Errno::AGAIN | Errno::BUSY) => Err(DriverError::Busy),
+        Err(Errno::PERM) => Err(DriverError::Permission),
+        Err(source) => Err(DriverError::Refused { release: release(), source }),
+    }
+}
+
+/// Whether the module is in the kernel.
+pub fn is_loaded() -> bool {
+    PathBuf::from("/sys/module").join(MODULE).exists()
+}
+
+fn status() -> Status {
+    if !is_loaded() {
+        println!("not loaded");
+        return Status::Driver;
+    }
+    match Driver::open() {
+        Ok(driver) => {
+            let info = driver.info();
+            println!("loaded: interface version {}, TSC {} kHz", info.abi_version, info.tsc_khz);
+            Status::Ok
+        }
+        Err(error) => {
+            println!("loaded, but: {error}");
+            Status::Driver
+        }
+    }
+}
