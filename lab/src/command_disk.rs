@@ -25,11 +25,16 @@ pub struct Outcome {
 
 impl<'lab> CommandDisk<'lab> {
     /// Makes a disk in the host that carries `command`, a script for bash, and its standard input.
-    pub fn new(lab: &'lab Lab, command: &str, stdin: &[u8]) -> Result<Self> {
+    ///
+    /// `files` of the host lie beside the command, in the folder whose name the command finds in `$DISK`.
+    pub fn new(lab: &'lab Lab, command: &str, stdin: &[u8], files: &[&str]) -> Result<Self> {
         let folder = lab.ok("mktemp -d /root/command.XXXXXX")?.trim().to_owned();
         lab.ok(&format!("mkdir {folder}/files"))?;
         lab.write(&format!("{folder}/files/command"), command.as_bytes())?;
         lab.write(&format!("{folder}/files/stdin"), stdin)?;
+        for file in files {
+            lab.ok(&format!("cp {file} {folder}/files/"))?;
+        }
         let path = format!("{folder}/disk");
         lab.ok(&format!("mke2fs -q -t ext4 -L colinux-run -d {folder}/files {path} 256M"))?;
         Ok(Self { lab, path })

@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn run_command(args: &Args, command: &str) -> Result<ExitCode> {
     let lab = boot(args.machine.builder().scratch_disk(&image::debian_guest(&args.kernel)?))?;
-    let disk = CommandDisk::new(&lab, command, &[])?;
+    let disk = CommandDisk::new(&lab, command, &[], &[])?;
     let mut guest = lab.spawn_on_terminal(&format!("{} cobd1={}", guest_command(args), disk.path()))?;
     let step = Step::passing("running the guest");
     let status = guest.wait_status(RUN_LIMIT)?;
