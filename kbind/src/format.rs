@@ -192,3 +192,40 @@ const fn byte(size: usize) -> u8 {
 }
 
 const _: () = assert!(core::mem::offset_of!(Record<0>, text) == HEADER);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static SLOT: u64 = 0;
+
+    fn bytes<const N: usize>(record: &Record<N>) -> &[u8] {
+        // SAFETY: the record is plain data without padding before its text, and padding behind is not compared.
+        unsafe { core::slice::from_raw_parts((&raw const *record).cast(), HEADER + N) }
+    }
+
+    #[test]
+    fn the_layout_is_that_of_the_readme() {
+        static RECORD: Record<8> = Record::new(Kind::Function, OPTIONAL, "do_thing")
+            .slot((&raw const SLOT).cast())
+            .number(0x1122)
+            .prototype(4, &[8, 2]);
+        let record = bytes(&RECORD);
+        assert_eq!(&record[..8], b"KBND\x01\x02\x01\x02");
+        assert_eq!(record[8..16], [72, 0, 0, 0, 8, 0, 0, 0]);
+        assert_eq!(record[16..24], 0x1122u64.to_le_bytes());
+        assert_eq!(record[24..40], [4, 8, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(record[40..48], (&raw const SLOT as u64).to_le_bytes());
+        assert_eq!(record[48..64], [0; 16]);
+        assert_eq!(&record[64..], b"do_thing");
+    }
+
+    #[test]
+    fn kinds_have_their_numbers() {
+        for number in 0..=255 {
+            assert!(Kind::from_u8(number).is_none_or(|kind| kind as u8 == number));
+        }
+        assert_eq!(Kind::from_u8(13), Some(Kind::HookValue));
+        assert_eq!(Kind::from_u8(14), None);
+    }
+}
