@@ -85,9 +85,11 @@ impl KernelImage {
         self.vmlinux.read(vaddr, len)
     }
 
-    /// The bytes of a section, if the file still tells where it is.
-    pub fn section(&self, name: &str) -> Option<&[u8]> {
-        self.vmlinux.bytes.get(self.vmlinux.section(name)?.file.clone())
+    /// The hash by which the kernel names its format of unwind tables.
+    pub(crate) fn orc_hash(&self) -> Option<&[u8]> {
+        let bounds = ("__start_orc_header", "__stop_orc_header");
+        let (_, range) = table(&self.vmlinux, &self.symbols, ".orc_header", bounds.0, bounds.1)?;
+        self.vmlinux.bytes.get(range)
     }
 
     /// All symbols.

@@ -130,20 +130,23 @@ pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, ImageError> {
     let damaged = |reason: String| ImageError::Damaged { format: format.name(), reason };
     let io = |error: std::io::Error| damaged(error.to_string());
     match format {
-        Format::Gzip => read_all(flate2::read::GzDecoder::new(payload), payload, io),
-        Format::Xz => {
-            read_all(lzma_rust2::XzReader::new_mem_limit(payload, false, MAX_WINDOW_KIB), payload, io)
-        }
+        Format::Gzip => read_all(flate2::read::GzDecoder::new(payload), payload, MAX_UNPACKED, io),
+        Format::Xz => read_all(
+            lzma_rust2::XzReader::new_mem_limit(payload, false, MAX_WINDOW_KIB),
+            payload,
+            MAX_UNPACKED,
+            io,
+        ),
         Format::Zstd => {
             let window = u64::from(MAX_WINDOW_KIB) << 10;
             let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(payload, window);
-            read_all(decoder.map_err(|error| damaged(error.to_string()))?, payload, io)
+            read_all(decoder.map_err(|error| damaged(error.to_string()))?, payload, MAX_UNPACKED, io)
         }
         Format::Lzma => {
             let decoder = lzma_rust2::LzmaReader::new_mem_limit(payload, MAX_WINDOW_KIB, None);
-            read_all(decoder.map_err(|error| damaged(error.to_string()))?, payload, io)
+            read_all(decoder.map_err(|error| damaged(error.to_string()))?, payload, MAX_UNPACKED, io)
         }
-        Format::Lz4 => unpack_lz4(payload),
+        Format::Lz4 => unpack_lz4(payload, MAX_UNPACKED),
         Format::Plain => Ok(payload.to_vec()),
     }
 }
@@ -151,12 +154,13 @@ pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, ImageError> {
 fn read_all(
     reader: impl Read,
     payload: &[u8],
+    limit: usize,
     failed: impl Fn(std::io::Error) -> ImageError,
 ) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::with_capacity(size_hint(payload));
-    reader.take(MAX_UNPACKED as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > MAX_UNPACKED {
-        return Err(ImageError::TooLarge(MAX_UNPACKED));
+    reader.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(ImageError::TooLarge(limit));
     }
     Ok(bytes)
 }
@@ -168,7 +172,7 @@ fn size_hint(payload: &[u8]) -> usize {
 }
 
 /// The legacy lz4 container: blocks of 8 MiB, each after its packed size.
-fn unpack_lz4(payload: &[u8]) -> Result<Vec<u8>, ImageError> {
+fn unpack_lz4(payload: &[u8], limit: usize) -> Result<Vec<u8>, ImageError> {
     const BLOCK: usize = 8 << 20;
     let damaged = |reason: &str| ImageError::Damaged { format: "lz4", reason: reason.into() };
     let mut unpacked = Vec::with_capacity(size_hint(payload));
@@ -180,11 +184,51 @@ fn unpack_lz4(payload: &[u8]) -> Result<Vec<u8>, ImageError> {
         let packed = slice(payload, at + 4, length).ok_or_else(|| damaged("a block is cut short"))?;
         let filled = lz4_flex::block::decompress_into(packed, &mut block)
             .map_err(|error| damaged(&error.to_string()))?;
-        if unpacked.len() + filled > MAX_UNPACKED {
-            return Err(ImageError::TooLarge(MAX_UNPACKED));
+        if unpacked.len() + filled > limit {
+            return Err(ImageError::TooLarge(limit));
         }
         unpacked.extend_from_slice(&block[..filled]);
         at += 4 + length;
     }
     Ok(unpacked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn unpacking_stops_at_the_limit() {
+        let unpack = |len: usize| {
+            let bytes = std::io::repeat(0).take(len as u64);
+            read_all(bytes, b"", MIB, |error| ImageError::Damaged {
+                format: "test",
+                reason: error.to_string(),
+            })
+        };
+        assert_eq!(unpack(MIB).unwrap().len(), MIB);
+        assert!(matches!(unpack(MIB + 1), Err(ImageError::TooLarge(MIB))));
+    }
+
+    #[test]
+    fn lz4_blocks_count_towards_the_limit() {
+        let block = lz4_flex::block::compress(&vec![0; MIB]);
+        let mut payload = b"\x02\x21\x4c\x18".to_vec();
+        for _ in 0..2 {
+            payload.extend((block.len() as u32).to_le_bytes());
+            payload.extend(&block);
+        }
+        payload.extend([0; 4]);
+        assert_eq!(unpack_lz4(&payload, 2 * MIB).unwrap().len(), 2 * MIB);
+        assert!(matches!(unpack_lz4(&payload, 2 * MIB - 1), Err(ImageError::TooLarge(_))));
+    }
+
+    #[test]
+    fn a_stored_size_is_believed_within_reason() {
+        assert_eq!(size_hint(&[0xff; 100]), 100 * MAX_RATIO);
+        assert_eq!(size_hint(&[0, 0, 0, 0, 7, 0, 0, 0]), 7);
+        assert_eq!(size_hint(&[1]), 0);
+    }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use kbind_resolve::{FieldLayout, ImageError, KernelImage, LayoutError, OffsetFile};
-use std::io::{Read, Write};
+use std::io::Write;
 use support::kallsyms::ORDERS;
 use support::kernel::{DATA, FILLERS, Kernel, PV_OPS, RELEASE, TEXT, bzimage};
 
@@ -182,14 +182,6 @@ fn unsuitable_bzimages_are_refused() {
 }
 
 #[test]
-fn a_bomb_is_not_unpacked() {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::copy(&mut std::io::repeat(0).take(513 << 20), &mut encoder).unwrap();
-    let bomb = bzimage(&encoder.finish().unwrap(), 1);
-    assert!(matches!(refused(bomb), ImageError::TooLarge(_)));
-}
-
-#[test]
 fn a_32_bit_vmlinux_is_refused() {
     let mut vmlinux = Kernel::default().vmlinux();
     vmlinux[4] = 1;
@@ -205,6 +197,24 @@ fn a_kernel_without_its_tables_is_refused() {
         vmlinux.windows(20).position(|window| window == b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0");
     vmlinux[digits.unwrap()] = b'x';
     assert!(matches!(refused(vmlinux), ImageError::NoKallsyms));
+}
+
+#[test]
+fn symbols_stand_in_for_section_headers() {
+    let kernel = Kernel { section_headers: false, bounds: true, ..Kernel::default() };
+    let image = parse(&kernel);
+    assert_eq!(image.layout().size_of("console"), Ok(64));
+    assert!(image.exports().get("secret").is_some_and(|export| export.gpl));
+    assert_eq!(image.build_id(), Some(&[0xab, 0xcd][..]));
+}
+
+#[test]
+fn one_table_with_flags_replaces_the_one_for_gpl() {
+    let image = parse(&Kernel { flag_table: true, crcs: false, ..Kernel::default() });
+    let exports = image.exports();
+    assert_eq!(exports.len(), 6);
+    assert!(exports.get("secret").unwrap().gpl && exports.get("page_is_ram").unwrap().gpl);
+    assert!(!exports.get("_printk").unwrap().gpl && !exports.versioned());
 }
 
 #[test]

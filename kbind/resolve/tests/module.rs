@@ -11,7 +11,7 @@ use object::{
     SymbolKind,
 };
 use support::host::{Host, page_is_ram, printk};
-use support::kernel::Kernel;
+use support::kernel::{Kernel, types};
 use support::record::record;
 
 type Module<'a> = ElfFile64<'a, LittleEndian>;
@@ -85,6 +85,27 @@ fn imports_are_renamed_and_versioned() {
     assert!(records[0].1.starts_with(b"module_layou") && records[0].0 == 0);
     assert!(records[1].1.starts_with(b"_printk\0") && records[1].0 == 1);
     assert!(records[2].1.starts_with(b"page_is_ram\0") && records[2].0 == 0);
+}
+
+fn import_printk(kernel: &Kernel) -> Vec<u8> {
+    let host = Host::new().declare(printk()).call("printk|_printk").write();
+    make_module(&KernelImage::parse(kernel.vmlinux()).unwrap(), &host).unwrap()
+}
+
+#[test]
+fn a_kernel_without_checksums_gets_none() {
+    let bytes = import_printk(&Kernel { crcs: false, ..Kernel::default() });
+    assert!(Module::parse(&*bytes).unwrap().section_by_name("__versions").is_none());
+}
+
+/// Ubuntu 6.8 has records of variable length.
+#[test]
+fn checksums_follow_the_record_of_the_kernel() {
+    let bytes = import_printk(&Kernel { btf: Some(types(true)), ..Kernel::default() });
+    let module = Module::parse(&*bytes).unwrap();
+    let layout = *b"\x18\0\0\0\0\x10\0\0module_layout\0\0\0";
+    let printk = *b"\x10\0\0\0\x01\x10\0\0_printk\0";
+    assert_eq!(data(&module, "__versions"), [&layout[..], &printk[..]].concat());
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub struct Table {
 
 /// The table, or nothing when this kernel's format is not known.
 pub fn table(image: &KernelImage, host: &HostObject) -> Result<Option<Table>, String> {
-    let known = image.section(".orc_header").is_some_and(|hash| hash == KNOWN)
+    let known = image.orc_hash().is_some_and(|hash| hash == KNOWN)
         && image.layout().size_of("orc_entry") == Ok(ENTRY as u64);
     let Some(frames) = host.frames.filter(|_| known) else { return Ok(None) };
     let frames = relocated(host, frames).ok_or("its unwind information is damaged")?;

@@ -23,6 +23,11 @@ pub struct Kernel {
     /// Name, GPL only, namespace.
     pub exports: Vec<(&'static str, bool, &'static str)>,
     pub section_headers: bool,
+    /// Symbols around each table.
+    pub bounds: bool,
+    /// One table of exports and one of their flags, as in 7.x, instead of two tables.
+    pub flag_table: bool,
+    pub crcs: bool,
 }
 
 impl Default for Kernel {
@@ -59,12 +64,23 @@ impl Default for Kernel {
             ("page_offset_base", false, ""),
             ("__x86_return_thunk", false, ""),
         ];
-        Self { order: Order::Last, symbols, btf: Some(types()), words, exports, section_headers: true }
+        Self {
+            order: Order::Last,
+            symbols,
+            btf: Some(types(false)),
+            words,
+            exports,
+            section_headers: true,
+            bounds: false,
+            flag_table: false,
+            crcs: true,
+        }
     }
 }
 
 /// The types that the tests ask for.
-pub fn types() -> Btf {
+/// `linked` chooses the form of `struct modversion_info`.
+pub fn types(linked: bool) -> Btf {
     let mut btf = Btf::new();
     let (char, int, long) = (btf.int("char", 1), btf.int("int", 4), btf.int("unsigned long", 8));
     let (short, void) = (btf.int("short", 2), btf.pointer(0));
@@ -95,7 +111,12 @@ pub fn types() -> Btf {
     btf.function("secret", 0, &[]);
     let name = btf.array(char, 56);
     btf.structure("module", 256, &[("name", name, 64), ("init", void, 1024), ("exit", void, 1600)]);
-    btf.structure("modversion_info", 64, &[("crc", long, 0), ("name", name, 64)]);
+    if linked {
+        let name = btf.array(char, 0);
+        btf.structure("modversion_info", 8, &[("next", int, 0), ("crc", int, 32), ("name", name, 64)]);
+    } else {
+        btf.structure("modversion_info", 64, &[("crc", long, 0), ("name", name, 64)]);
+    }
     btf
 }
 
@@ -105,10 +126,7 @@ impl Kernel {
         let mut elf = Elf { entry: 0x100_0000, ..Elf::default() };
         rodata.bytes.extend(format!("Linux version {RELEASE} (test) #1\0").bytes());
         rodata.bytes.extend(format!("{RELEASE} SMP preempt mod_unload modversions \0").bytes());
-        pad(&mut rodata.bytes, 8);
-        let tables = kallsyms::write(&self.symbols, self.order, RODATA + rodata.bytes.len() as u64);
-        rodata.bytes.extend(tables);
-        let mut section = |name, bytes: &[u8], rest: &[u8]| {
+        let mut section = |name: &'static str, bytes: &[u8], rest: &[u8]| {
             pad(&mut rodata.bytes, 8);
             elf.sections.push(Section { name, part: 1, start: rodata.bytes.len(), len: bytes.len() });
             rodata.bytes.extend(bytes);
@@ -118,11 +136,21 @@ impl Kernel {
             section(".BTF", &btf.write(), &[]);
         }
         section(".notes", b"\x04\0\0\0\x02\0\0\0\x03\0\0\0GNU\0\xab\xcd\0\0", &[]);
-        for gpl in [false, true] {
-            let [symtab, strings, crcs] = self.exports(gpl);
-            section(if gpl { "__ksymtab_gpl" } else { "__ksymtab" }, &symtab, &strings);
-            section(if gpl { "__kcrctab_gpl" } else { "__kcrctab" }, &crcs, &[]);
+        let groups: &[_] = if self.flag_table { &[None] } else { &[Some(false), Some(true)] };
+        for &gpl in groups {
+            let [symtab, strings, crcs, flags] = self.exports(gpl);
+            section(if gpl == Some(true) { "__ksymtab_gpl" } else { "__ksymtab" }, &symtab, &strings);
+            if self.crcs {
+                section(if gpl == Some(true) { "__kcrctab_gpl" } else { "__kcrctab" }, &crcs, &[]);
+            }
+            if self.flag_table {
+                section("__kflagstab", &flags, &[]);
+            }
         }
+        let symbols = self.all_symbols(&elf.sections);
+        pad(&mut rodata.bytes, 8);
+        let tables = kallsyms::write(&symbols, self.order, RODATA + rodata.bytes.len() as u64);
+        rodata.bytes.extend(tables);
         let text = Part { vaddr: TEXT, paddr: 0x100_0000, flags: 5, bytes: vec![0xc3; 0x9000], bss: 0 };
         elf.parts = vec![text, rodata, self.data()];
         if !self.section_headers {
@@ -131,9 +159,24 @@ impl Kernel {
         elf.write()
     }
 
-    /// The table of `struct kernel_symbol`, the strings that follow it, and the checksums.
-    fn exports(&self, gpl: bool) -> [Vec<u8>; 3] {
-        let chosen: Vec<_> = self.exports.iter().filter(|export| export.1 == gpl).collect();
+    /// The symbols, with those around the sections if these are wanted.
+    fn all_symbols(&self, sections: &[Section]) -> Vec<(String, u64)> {
+        let mut symbols = self.symbols.clone();
+        for section in sections.iter().filter(|_| self.bounds) {
+            let name = section.name.trim_start_matches('.');
+            let start = RODATA + section.start as u64;
+            symbols.push((format!("R__start_{name}"), start));
+            symbols.push((format!("R__stop_{name}"), start + section.len as u64));
+        }
+        symbols.sort_by_key(|&(_, address)| address);
+        symbols
+    }
+
+    /// The table of `struct kernel_symbol`, the strings that follow it, the checksums and the flags.
+    fn exports(&self, gpl: Option<bool>) -> [Vec<u8>; 4] {
+        let chosen: Vec<_> =
+            self.exports.iter().filter(|export| gpl.is_none_or(|gpl| export.1 == gpl)).collect();
+        let flags = chosen.iter().map(|export| u8::from(export.1)).collect();
         let (mut table, mut crcs, mut strings) = (Vec::new(), Vec::new(), vec![0]);
         let base = 12 * chosen.len();
         for (index, (name, _, namespace)) in chosen.into_iter().enumerate() {
@@ -148,7 +191,7 @@ impl Kernel {
             table.extend(words.iter().flat_map(|word| word.to_le_bytes()));
             crcs.extend((0x1000 + index as u32).to_le_bytes());
         }
-        [table, strings, crcs]
+        [table, strings, crcs, flags]
     }
 
     fn data(&self) -> Part {
