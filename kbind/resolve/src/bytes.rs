@@ -25,9 +25,13 @@ pub fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     array(bytes, offset).map(u64::from_le_bytes)
 }
 
+/// Longest string that is read; twice what kernels allow for a name (`KSYM_NAME_LEN`).
+const MAX_STRING: usize = 1024;
+
 /// The string at `offset` up to its zero byte.
 pub fn c_string(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     let tail = bytes.get(offset..)?;
+    let tail = &tail[..tail.len().min(MAX_STRING)];
     Some(&tail[..memchr::memchr(0, tail)?])
 }
 
@@ -52,6 +56,7 @@ mod tests {
         assert_eq!(u64_at(&[0; 8], usize::MAX), None);
         assert_eq!(c_str(b"ab\0c", 0), Some("ab"));
         assert_eq!(c_str(b"ab\0c", 3), None);
+        assert_eq!(c_string(&[b'x'; 5000], 0), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 /// Bytes of a `struct kernel_symbol` with place-relative references: value, name, namespace.
 const ENTRY: usize = 12;
 const GPL_ONLY: u8 = 1;
+/// Twenty times what any kernel has.
+const MAX_EXPORTS: usize = 1 << 18;
 
 /// One exported symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ impl Exports {
             let Some(entries) = find("ksymtab") else { continue };
             let crcs = find("kcrctab").and_then(|range| vmlinux.bytes.get(range));
             let flags = find("kflagstab").and_then(|range| vmlinux.bytes.get(range));
-            for (index, at) in entries.step_by(ENTRY).enumerate() {
+            for (index, at) in entries.step_by(ENTRY).take(MAX_EXPORTS).enumerate() {
                 let gpl = !suffix.is_empty()
                     || flags.and_then(|flags| u8_at(flags, index)).is_some_and(|flags| flags & GPL_ONLY != 0);
                 let crc = crcs.and_then(|crcs| u32_at(crcs, 4 * index));

@@ -67,11 +67,10 @@ impl Btf {
     /// A member by name, anonymous members searched too; its place counts from the start of `ty`.
     fn member(&self, ty: Type, name: &str, visits: &mut usize) -> Option<Member> {
         *visits = visits.checked_sub(1)?;
-        if let Some(found) = self.members(&ty).find(|member| self.name(member.name) == name) {
+        if let Some(found) = self.members(&ty).find(|member| self.is_named(member.name, name)) {
             return Some(found);
         }
-        let anonymous: Vec<_> =
-            self.members(&ty).filter(|member| self.name(member.name).is_empty()).collect();
+        let anonymous: Vec<_> = self.members(&ty).filter(|member| self.is_named(member.name, "")).collect();
         anonymous.into_iter().find_map(|outer| {
             let inner = self.bare(outer.ty).filter(is_structure)?;
             let found = self.member(inner, name, visits)?;
@@ -174,7 +173,7 @@ impl Layout for Btf {
                 _ => return None,
             };
             let index = (0..ty.count).find(|index| {
-                self.word(&ty, words * index).is_some_and(|offset| self.name(offset) == name)
+                self.word(&ty, words * index).is_some_and(|offset| self.is_named(offset, name))
             })?;
             let low = self.word(&ty, words * index + 1)?;
             Some(match ty.kind {

@@ -155,6 +155,13 @@ impl Btf {
         c_str(&self.strings, offset as usize).unwrap_or("")
     }
 
+    /// Compares without reading more of the table than the name is long.
+    pub(super) fn is_named(&self, offset: u32, name: &str) -> bool {
+        let start = offset as usize;
+        slice(&self.strings, start, name.len()) == Some(name.as_bytes())
+            && u8_at(&self.strings, start + name.len()) == Some(0)
+    }
+
     /// A word of the elements of a type.
     pub(super) fn word(&self, ty: &Type, index: usize) -> Option<u32> {
         u32_at(&self.types, ty.elements.checked_add(index.checked_mul(4)?)?)

@@ -4,6 +4,9 @@ use super::locate::{TOKENS, Tables};
 use super::{Entry, Symbols};
 use crate::bytes::c_string;
 
+/// Most bytes that all names together may take; kernels have 5 MB.
+const MAX_NAMES: usize = 128 << 20;
+
 /// The text of each token.
 pub struct Tokens(Vec<Vec<u8>>);
 
@@ -59,7 +62,7 @@ pub fn decode(bytes: &[u8], tables: &Tables, addresses: &[u64]) -> Option<Symbol
         }
         // The first letter is the type, as nm prints it.
         let kind = *names.get(start)?;
-        let len = u16::try_from(names.len() - start - 1).ok()?;
+        let len = u16::try_from(names.len() - start - 1).ok().filter(|_| names.len() <= MAX_NAMES)?;
         entries.push(Entry { name: (u32::try_from(start + 1).ok()?, len), kind, address });
     }
     Some(Symbols::new(names, entries))
