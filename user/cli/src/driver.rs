@@ -8,7 +8,6 @@ use crate::{
 use colinux_driver::{DEVICE_PATH, Driver};
 use colinux_objects::HOST_OBJECT;
 use kbind_resolve::make_module;
-use nix::unistd::{Gid, Group, chown};
 use rustix::{
     fs::{MemfdFlags, memfd_create},
     io::Errno,
@@ -144,6 +143,12 @@ fn share_with_group() -> Result<(), DriverError> {
     })
 }
 
+/// Finds a group in the text of /etc/group (group(5)).
+fn group_id(groups: &str, name: &str) -> Option<u32> {
+    let fields = groups.lines().map(|line| line.split(':'));
+    fields.filter_map(|mut fields| (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?).next()
+}
+
 fn unload() -> Result<(), DriverError> {
     match delete_module(MODULE_C, NO_WAIT) {
         Ok(()) => Ok(()),
@@ -174,5 +179,17 @@ fn status() -> Status {
             println!("loaded, but: {error}");
             Status::Driver
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let groups = "root:x:0:\ncolinux2:x:7:\ncolinux:x:998:me,you\n";
+        assert_eq!(group_id(groups, "colinux"), Some(998));
+        assert_eq!(group_id(groups, "linux"), None);
     }
 }
