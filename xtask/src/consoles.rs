@@ -12,8 +12,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Ctrl-], as telnet has it.
-const SWITCH: u8 = 0x1d;
+/// Ctrl-] begins the keys that `colinux run` takes for itself; this one of them is ours.
+const ESCAPE: u8 = 0x1d;
+const SWITCH: u8 = b'h';
 /// How much of a hidden console is shown when it comes back, in bytes.
 const KEPT: usize = 64 * 1024;
 const SIZE_PERIOD: Duration = Duration::from_millis(250);
@@ -42,6 +43,7 @@ struct Desk<'lab> {
     host: Option<Console>,
     shown: Side,
     size: (u16, u16),
+    escaped: bool,
 }
 
 /// Runs `command` in the lab's host with the user at its console, until it ends; its status is ours.
@@ -51,7 +53,7 @@ pub fn interact(lab: &Lab, command: &str) -> Result<ExitCode> {
     let guest = start(lab, command, Side::Guest, &news)?;
     let _raw = Raw::enter()?;
     listen_to_user(&news);
-    let mut desk = Desk { lab, news, guest, host: None, shown: Side::Guest, size: size() };
+    let mut desk = Desk { lab, news, guest, host: None, shown: Side::Guest, size: size(), escaped: false };
     for item in inbox {
         match item {
             News::Typed(bytes) => desk.typed(&bytes)?,
@@ -108,15 +110,26 @@ fn listen_to_user(news: &Sender<News>) {
 
 impl Desk<'_> {
     fn typed(&mut self, bytes: &[u8]) -> Result<()> {
-        for (number, part) in bytes.split(|byte| *byte == SWITCH).enumerate() {
-            if number > 0 {
-                self.switch()?;
-            }
-            if !part.is_empty() {
-                self.console(self.shown).context("no console")?.input.send(part)?;
+        let mut plain = Vec::new();
+        for byte in bytes {
+            match (std::mem::take(&mut self.escaped), *byte) {
+                (false, ESCAPE) => self.escaped = true,
+                (false, byte) => plain.push(byte),
+                (true, SWITCH) => {
+                    self.send(&std::mem::take(&mut plain))?;
+                    self.switch()?;
+                }
+                (true, byte) => plain.extend([ESCAPE, byte]),
             }
         }
-        Ok(())
+        self.send(&plain)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.console(self.shown).context("no console")?.input.send(bytes)
     }
 
     /// What one side says; the guest's end is the end of all.
@@ -151,7 +164,7 @@ impl Desk<'_> {
     fn switch(&mut self) -> Result<()> {
         self.shown = if self.shown == Side::Guest { Side::Host } else { Side::Guest };
         let name = if self.shown == Side::Guest { "guest" } else { "host" };
-        write!(stdout(), "\r\n[the {name}; Ctrl-] switches]\r\n")?;
+        write!(stdout(), "\r\n[the {name}; Ctrl-] h switches]\r\n")?;
         if self.shown == Side::Host && self.host.is_none() {
             self.host = Some(start(self.lab, "exec bash -l", Side::Host, &self.news)?);
         }

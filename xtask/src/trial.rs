@@ -61,7 +61,7 @@ fn run_command(args: &Args, command: &str) -> Result<ExitCode> {
 fn sit_at_console(args: &Args) -> Result<ExitCode> {
     let lab = boot(args.machine.builder().disk(&own_disk(args)?))?;
     eprintln!(
-        "The guest's console. Log in as root, no password. poweroff leaves; Ctrl-] goes to a shell of the host."
+        "The guest's console. Log in as root, no password. poweroff leaves; Ctrl-] h goes to a host shell."
     );
     consoles::interact(&lab, &guest_command(args))
 }
