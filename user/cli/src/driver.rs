@@ -135,18 +135,17 @@ fn insert(module: &[u8]) -> Result<(), DriverError> {
 
 /// Lets the members of the group use the driver, if there is such a group.
 fn share_with_group() -> Result<(), DriverError> {
-    let Ok(Some(Group { gid, .. })) = Group::from_name(GROUP) else { return Ok(()) };
-    let gid: Option<Gid> = Some(gid);
-    chown(DEVICE_PATH, None, gid).map_err(|error| DriverError::Write {
-        what: format!("the owner of {DEVICE_PATH}"),
-        source: error.into(),
-    })
+    // Not getgrnam(3): a static executable cannot load the modules of the name service.
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let Some(gid) = group_id(&groups, GROUP) else { return Ok(()) };
+    std::os::unix::fs::chown(DEVICE_PATH, None, Some(gid))
+        .map_err(|source| DriverError::Write { what: format!("the owner of {DEVICE_PATH}"), source })
 }
 
 /// Finds a group in the text of /etc/group (group(5)).
 fn group_id(groups: &str, name: &str) -> Option<u32> {
-    let fields = groups.lines().map(|line| line.split(':'));
-    fields.filter_map(|mut fields| (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?).next()
+    let mut entries = groups.lines().map(|line| line.split(':'));
+    entries.find_map(|mut fields| (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?)
 }
 
 fn unload() -> Result<(), DriverError> {
