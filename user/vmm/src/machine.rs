@@ -80,6 +80,7 @@ impl Machine for LoaderMachine<'_> {
 /// # Errors
 /// The host, its files or the driver do not allow it.
 pub fn run(options: &Options, source: &Source<'_>) -> Result<End, VmmError> {
+    colinux_driver::return_freed_memory();
     let driver = Driver::open()?;
     if driver.info().flags & info::VMX != 0 {
         return Err(VmmError::Vmx);
