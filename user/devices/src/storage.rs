@@ -2,11 +2,11 @@
 
 use crate::Slices;
 use colinux_driver::{read_vectored_at, write_vectored_at};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -78,7 +78,8 @@ pub struct RawImage {
 }
 
 impl RawImage {
-    /// Opens and locks an image. The lock (flock(2)) is advisory and ends with the process.
+    /// Opens and locks an image. A file is locked by flock(2), which is advisory. A block device is opened exclusively (O_EXCL),
+    /// which also keeps it from being mounted; udev locks such devices briefly by flock, so that would not tell users apart.
     ///
     /// # Errors
     /// It is missing, busy, or may not be written.
@@ -87,17 +88,24 @@ impl RawImage {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
                 StorageError::ReadOnly(path.to_owned())
             }
+            io::ErrorKind::ResourceBusy => StorageError::Busy(path.to_owned()),
             _ => StorageError::Io { path: path.to_owned(), source },
         };
-        let mut file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(io_error)?;
-        let lock = if read_only {
-            FlockOperation::NonBlockingLockShared
-        } else {
-            FlockOperation::NonBlockingLockExclusive
-        };
-        match flock(&file, lock) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StorageError::Busy(path.to_owned())),
-            result => result.map_err(|error| io_error(error.into()))?,
+        let is_device = std::fs::metadata(path).map_err(io_error)?.file_type().is_block_device();
+        let exclusive = if is_device { OFlags::EXCL } else { OFlags::empty() };
+        let mut options = OpenOptions::new();
+        options.read(true).write(!read_only).custom_flags(exclusive.bits() as i32);
+        let mut file = options.open(path).map_err(io_error)?;
+        if !is_device {
+            let lock = if read_only {
+                FlockOperation::NonBlockingLockShared
+            } else {
+                FlockOperation::NonBlockingLockExclusive
+            };
+            match flock(&file, lock) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StorageError::Busy(path.to_owned())),
+                result => result.map_err(|error| io_error(error.into()))?,
+            }
         }
         // Seeking gives the size of block devices too.
         let len = file.seek(SeekFrom::End(0)).map_err(io_error)?;
