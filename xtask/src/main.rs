@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod consoles;
 mod lab;
@@ -29,6 +30,8 @@ enum Task {
     Lab(lab::Args),
     /// Run the tests: those on this computer, then those in the lab.
     Test(test::Args),
+    /// Measure the host's kernel alone and as a guest; nothing is judged.
+    Bench(bench::Args),
     /// Check what has to hold before a push: tidiness, format, lints, hosted tests.
     Check,
     /// Build the colinux executable, statically linked, and print its path.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Try(args) => trial::run(&args),
         Task::Lab(args) => lab::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Check => check::run(),
         Task::Build => build(),
         Task::Image { kernel } => image(&kernel),
