@@ -33,6 +33,8 @@ pub trait PhysicalMemory {
     fn give(&mut self, piece: Extent);
     /// False when the search has taken too long.
     fn has_time(&mut self) -> bool;
+    /// Bytes that can be taken now without starving the host.
+    fn available(&self) -> u64;
 }
 
 /// Why memory could not be had; all that was taken was given back.
@@ -40,7 +42,7 @@ pub trait PhysicalMemory {
 pub struct Shortage {
     /// What is in the way.
     pub error: HostError,
-    /// Bytes that were found.
+    /// Bytes that were found, or that the host could spare where it was not even tried.
     pub found: u64,
 }
 
@@ -69,6 +71,10 @@ pub fn acquire(
 ) -> Result<(), Shortage> {
     taken.clear();
     check(request).map_err(|error| Shortage { error, found: 0 })?;
+    let available = memory.available();
+    if available < request.size {
+        return Err(Shortage { error: HostError::NoMemory, found: available & !(GRAIN - 1) });
+    }
     let mut search = Search { memory, request, taken, missing: request.size, over: false };
     search.all_sizes();
     if search.missing == 0 {
@@ -90,7 +96,7 @@ struct Search<'a, M> {
     request: &'a AddMemory,
     taken: &'a mut Extents,
     missing: u64,
-    /// No more attempts: out of time, or of room in the list.
+    /// No more attempts: out of time, of memory, or of room in the list.
     over: bool,
 }
 
@@ -139,7 +145,7 @@ impl<M: PhysicalMemory> Search<'_, M> {
     }
 
     fn attempt(&mut self, piece: Extent) -> bool {
-        if !self.memory.has_time() {
+        if !self.memory.has_time() || self.memory.available() < piece.len {
             self.over = true;
             return false;
         }

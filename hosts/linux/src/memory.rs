@@ -2,9 +2,9 @@
 
 use crate::alloc::direct_map;
 use crate::bindings::memory::{
-    CONTIG_TAKES_FLAGS, MIGRATE_MOVABLE, NODE_ZONES, ZONE_SIZE, ZONE_SPAN, ZONE_START, ZONES,
-    alloc_contig_range, contig_page_data, free_contig_range, gfp_kernel, node_data, nr_node_ids, page_is_ram,
-    pfn_to_online_page,
+    _totalram_pages, CONTIG_TAKES_FLAGS, MIGRATE_MOVABLE, NODE_ZONES, ZONE_SIZE, ZONE_SPAN, ZONE_START,
+    ZONES, alloc_contig_range, contig_page_data, free_contig_range, gfp_kernel, node_data, nr_node_ids,
+    page_is_ram, pfn_to_online_page, si_mem_available,
 };
 use crate::bindings::{Opaque, sched};
 use crate::host::tsc_khz;
@@ -15,6 +15,8 @@ use core::arch::x86_64::_rdtsc;
 
 /// Milliseconds after which a search gives up.
 const PATIENCE: u64 = 30_000;
+/// The part of its memory that a host keeps, beyond what it has in use: one in so many. Moving pages away needs free ones, too.
+const RESERVE: i64 = 32;
 /// Pages between two looks whether there is memory at all: no memory block is smaller.
 const STEP: u64 = 512;
 const EINTR: i32 = 4;
@@ -125,6 +127,13 @@ impl PhysicalMemory for HostMemory {
             pfn += count;
             cond_resched();
         }
+    }
+
+    fn available(&self) -> u64 {
+        // SAFETY: any context; a plain word.
+        let (available, total) =
+            unsafe { (si_mem_available(), (&raw const _totalram_pages).read_volatile()) };
+        u64::try_from(available - total / RESERVE).unwrap_or(0) * PAGE_SIZE
     }
 
     fn has_time(&mut self) -> bool {

@@ -18,6 +18,8 @@ pub struct SimMemory {
     pub exhausted_at: Option<u32>,
     /// At this attempt a fatal signal comes.
     pub stop_at: Option<u32>,
+    /// Bytes that the host can spare, in all.
+    pub spare: Option<u64>,
     /// Attempts before the search takes too long.
     pub patience: Option<u32>,
 }
@@ -76,6 +78,10 @@ impl PhysicalMemory for SimMemory {
         let before = self.bytes();
         self.subtract(piece);
         assert_eq!(before - self.bytes(), piece.len, "given back what was not taken: {piece:x?}");
+    }
+
+    fn available(&self) -> u64 {
+        self.spare.map_or(u64::MAX, |spare| spare.saturating_sub(self.bytes()))
     }
 
     fn has_time(&mut self) -> bool {

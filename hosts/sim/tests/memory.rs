@@ -107,6 +107,15 @@ fn a_search_ends_in_time() {
 }
 
 #[test]
+fn the_host_is_not_starved() {
+    let mut memory = SimMemory::new(0, GIB);
+    memory.spare = Some(101 * MIB);
+    assert_eq!(run(&mut memory, &request(102 * MIB, GRAIN)).err(), Some((HostError::NoMemory, 100 * MIB)));
+    assert_eq!(memory.attempts, 0);
+    assert!(run(&mut memory, &request(100 * MIB, GRAIN)).is_ok());
+}
+
+#[test]
 fn nonsense_is_refused_before_anything_is_touched() {
     let good = request(16 * MIB, GRAIN);
     let bad = [

@@ -16,6 +16,7 @@ kbind::imports! {
     pub fn vm_insert_pages(vma: Opaque, address: u64, pages: *mut Opaque, count: *mut u64) -> i32;
     pub fn copy_from_user(to: *mut u8, from: u64, bytes: u64) -> u64 = "_copy_from_user";
     pub fn copy_to_user(to: u64, from: *const u8, bytes: u64) -> u64 = "_copy_to_user";
+    pub fn si_mem_available() -> i64;
     pub static page_offset_base: u64;
     pub static vmemmap_base: u64;
     pub static _totalram_pages: i64;
