@@ -37,6 +37,8 @@ enum Leave {
     Locks(Call),
     /// The daemon has to do something.
     User(RunExit),
+    /// The guest misbehaved. (To end it takes locks.)
+    Fail(Fault),
 }
 
 /// Runs vCPU `index` until the daemon is needed.
@@ -67,10 +69,14 @@ struct Runner<'a, H, W> {
     checked: u64,
 }
 
-const STOPPED: RunExit = RunExit { reason: exit::STOPPED, reserved: 0, arg0: 0, arg1: 0 };
+const STOPPED: RunExit = run_exit(exit::STOPPED, 0);
+
+const fn run_exit(reason: u32, arg0: u64) -> RunExit {
+    RunExit { reason, reserved: 0, arg0, arg1: 0 }
+}
 
 fn user(reason: u32, arg0: u64) -> Leave {
-    Leave::User(RunExit { reason, reserved: 0, arg0, arg1: 0 })
+    Leave::User(run_exit(reason, arg0))
 }
 
 impl<H: Host, W: World> Runner<'_, H, W> {
@@ -121,6 +127,7 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             Leave::Stop => self.vcpu.stop(),
             Leave::Ended | Leave::Signals | Leave::Locks(_) => {}
             Leave::User(exit) => return Ok(Some(exit)),
+            Leave::Fail(fault) => return Ok(self.finish(fault.exit())),
             Leave::Idle => {
                 let (window, index) = (self.window, self.index);
                 self.block(|| window.pending(index) != 0)?;
@@ -240,8 +247,8 @@ impl<H: Host, W: World> Runner<'_, H, W> {
     /// Interrupts are on.
     fn dispatch(&mut self, left: &Left, call: Result<Call, Fault>) -> Option<Leave> {
         let call = match (left.bad_cr4, call) {
-            (Some(cr4), _) => return Some(self.fail(Fault::PagingMode(cr4))),
-            (None, Err(fault)) => return Some(self.fail(fault)),
+            (Some(cr4), _) => return Some(Leave::Fail(Fault::PagingMode(cr4))),
+            (None, Err(fault)) => return Some(Leave::Fail(fault)),
             (None, Ok(call)) => call,
         };
         if call.takes_locks() && self.host.locks_sleep() {
@@ -260,7 +267,9 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             Call::Yield => Some(Leave::Yield),
             Call::Stop => Some(Leave::Stop),
             Call::DeviceStatus(device) => Some(user(exit::DEVICE_STATUS, device as u64)),
-            Call::Shutdown(how) => Some(self.finish(user(exit::SHUTDOWN, how))),
+            Call::Shutdown(how) => {
+                Some(self.finish(run_exit(exit::SHUTDOWN, how)).map_or(Leave::Ended, Leave::User))
+            }
             Call::Console { full } => {
                 self.host.notify(Doorbell::Console);
                 full.then(|| user(exit::CONSOLE, 0))
@@ -314,12 +323,8 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         started
     }
 
-    fn fail(&self, fault: Fault) -> Leave {
-        self.finish(Leave::User(fault.exit()))
-    }
-
     /// Ends the guest. Only the first to end it says why.
-    fn finish(&self, why: Leave) -> Leave {
-        if self.vm.end(self.host) { why } else { Leave::Ended }
+    fn finish(&self, why: RunExit) -> Option<RunExit> {
+        self.vm.end(self.host).then_some(why)
     }
 }

@@ -233,6 +233,20 @@ fn hostile_exits_end_the_guest_once_with_a_reason() {
 }
 
 #[test]
+fn a_fault_wakes_the_others_also_where_locks_sleep() {
+    for sleeping in [false, true] {
+        let bench = Bench::new(2);
+        bench.host.sleeping_locks.set(sleeping);
+        let hostile = bench.clone();
+        bench.host.wakeups.borrow_mut().push_back(Box::new(move || {
+            assert_eq!(hostile.run(0, [Step::new(99, 0, 0)]).0.unwrap().reason, exit::FAILED);
+        }));
+        assert_eq!(bench.run(1, []).0.unwrap().reason, exit::STOPPED);
+        assert_eq!(bench.host.count(Event::Wake(1)), 1);
+    }
+}
+
+#[test]
 fn notifications_reach_the_daemon_also_where_locks_sleep() {
     for sleeping in [false, true] {
         let bench = Bench::new(1);
