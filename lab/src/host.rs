@@ -8,10 +8,11 @@ use crate::qemu::{Boot, Disk, Machine, Running};
 use crate::qmp::Qmp;
 use crate::session::Session;
 use crate::{apt, executables, initramfs::Archive, log, rootfs};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use std::fs;
 use std::net::Shutdown;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -33,7 +34,7 @@ pub struct Lab {
     machine: Running,
     session: Session,
     release: String,
-    qmp: Option<Qmp>,
+    qmp: Mutex<Option<Qmp>>,
     folder: Option<TempDir>,
     console: PathBuf,
 }
@@ -130,7 +131,14 @@ impl LabBuilder {
             machine.channel.set_read_timeout(Some(BOOT_LIMIT))?;
         }
         let (session, release) = Session::open(&machine.channel).with_context(|| evidence(&boot))?;
-        Ok(Lab { machine, session, release, qmp: None, folder: Some(folder), console: boot.console })
+        Ok(Lab {
+            machine,
+            session,
+            release,
+            qmp: Mutex::new(None),
+            folder: Some(folder),
+            console: boot.console,
+        })
     }
 
     /// The modules' archive and one with the agent and the files of this boot.
@@ -206,16 +214,17 @@ impl Lab {
     }
 
     /// Sends a non-maskable interrupt to every CPU whose LINT1 is open; Linux opens that of the boot CPU only.
-    pub fn nmi(&mut self) -> Result<()> {
-        self.monitor()?.nmi()
+    pub fn nmi(&self) -> Result<()> {
+        self.monitor(Qmp::nmi)
     }
 
-    /// The machine's monitor.
-    pub fn monitor(&mut self) -> Result<&mut Qmp> {
-        if self.qmp.is_none() {
-            self.qmp = Some(Qmp::new(self.machine.monitor.try_clone()?)?);
+    /// Speaks to the machine's monitor.
+    pub fn monitor<T>(&self, work: impl FnOnce(&mut Qmp) -> Result<T>) -> Result<T> {
+        let mut qmp = self.qmp.lock().map_err(|_| anyhow!("the monitor was left in disorder"))?;
+        match &mut *qmp {
+            Some(qmp) => work(qmp),
+            none => work(none.insert(Qmp::new(self.machine.monitor.try_clone()?)?)),
         }
-        self.qmp.as_mut().context("no monitor")
     }
 
     /// What the host's kernel has said so far.

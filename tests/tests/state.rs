@@ -1,0 +1,103 @@
+//! What the crossing carries, and what it must not lose.
+
+use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_for};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Seconds for which patterns are held in both worlds at once.
+const HOLD: u32 = 20;
+
+/// NMIs that the host's CPUs have counted together.
+fn counted(lab: &Lab) -> Result<u64> {
+    Ok(lab
+        .ok("awk '/NMI:/ { for (i = 2; i <= NF; i++) sum += $i; print sum + 0 }' /proc/interrupts")?
+        .trim()
+        .parse()?)
+}
+
+/// The probe as a disk for the guest: `cobd1=/tmp/probe.img`.
+fn probe_disk(lab: &Lab) -> Result<()> {
+    lab.ok("cp /usr/local/bin/probe /tmp/probe.img && truncate -s %4096 /tmp/probe.img").map(drop)
+}
+
+fn install_probe(guest: &mut Guest<'_>) -> Result<()> {
+    guest.ok("cat /dev/vdb > /run/probe && chmod +x /run/probe").map(drop)
+}
+
+/// Holds patterns in every register a program can set, twice in the guest and twice in the host, on fewer CPUs than programs.
+fn hold_patterns(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
+    let here: Vec<_> =
+        (1..=2).map(|seed| lab.spawn(&format!("probe registers {HOLD} {seed}"))).collect::<Result<_>>()?;
+    let there = guest.ok(&format!("/run/probe registers {HOLD} 3 & /run/probe registers {HOLD} 4; wait"))?;
+    assert_eq!(there.matches("OK ").count(), 2, "in the guest: {there}");
+    for process in here {
+        let text = process.wait(Duration::from_secs(120))?.ok()?;
+        ensure!(text.starts_with("OK "), "in the host: {text}");
+    }
+    Ok(())
+}
+
+/// NMIs from the first instruction of a guest to its end: none is lost, and nothing else is either.
+#[test]
+fn nmis_from_the_first_instruction_to_the_end_are_all_delivered() -> Result<()> {
+    let lab = host_for("6.1", "6.1")?.smp(2).boot()?;
+    lab.ok("colinux driver load")?;
+    probe_disk(&lab)?;
+    let (before, sent, over) = (counted(&lab)?, AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                lab.nmi()?;
+                sent.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        });
+        let result =
+            Guest::boot(&lab, &format!("{IMAGE} cpus=2 cobd1=/tmp/probe.img")).and_then(|mut guest| {
+                install_probe(&mut guest)?;
+                hold_patterns(&lab, &mut guest)?;
+                guest.power_off()
+            });
+        over.store(true, Ordering::Relaxed);
+        flood.join().map_err(|_| panicked())??;
+        result
+    })?;
+    let (arrived, sent) = (counted(&lab)? - before, sent.into_inner());
+    ensure!(sent >= 500, "only {sent} NMIs were sent");
+    // More arrive than were sent: the rescue timer's own.
+    ensure!(arrived >= sent, "{sent} NMIs were sent, {arrived} arrived");
+    lab.ok("colinux driver unload")?;
+    lab.power_off()
+}
+
+fn panicked() -> std::io::Error {
+    std::io::Error::other("the thread that sends NMIs panicked")
+}
+
+/// Another CPU, other tables: Intel with page table isolation in both worlds and four levels.
+#[test]
+fn registers_stay_on_an_intel_cpu_with_page_table_isolation() -> Result<()> {
+    let lab = host_for("6.1", "6.12")?.smp(2).cpu("Skylake-Client-v3").cmdline("pti=on").boot()?;
+    lab.ok("colinux driver load")?;
+    probe_disk(&lab)?;
+    let mut guest = Guest::boot(&lab, &format!("{IMAGE} cpus=2 cobd1=/tmp/probe.img -- pti=on"))?;
+    install_probe(&mut guest)?;
+    ensure!(guest.ok("dmesg")?.contains("page tables isolation: enabled"), "no isolation in the guest");
+    hold_patterns(&lab, &mut guest)?;
+    guest.power_off()?;
+    lab.power_off()
+}
+
+/// A CPU with few features: no XSAVE, no SMAP, no FSGSBASE, no PCID.
+#[test]
+fn a_cpu_with_few_features_runs_a_guest() -> Result<()> {
+    let lab = host_for("6.12", "6.1")?.cpu("qemu64").boot()?;
+    lab.ok("colinux driver load")?;
+    probe_disk(&lab)?;
+    let mut guest = Guest::boot(&lab, &format!("{IMAGE} cobd1=/tmp/probe.img"))?;
+    install_probe(&mut guest)?;
+    hold_patterns(&lab, &mut guest)?;
+    guest.power_off()?;
+    lab.power_off()
+}
