@@ -108,6 +108,7 @@ impl Status {
     fn of_vmm(error: &VmmError) -> Self {
         match error {
             VmmError::Open(OpenError::Permission(_)) => Self::Permission,
+            VmmError::OneCpu => Self::Usage,
             VmmError::Open(_) | VmmError::Vmx | VmmError::Driver(_) | VmmError::UnknownExit(_) => {
                 Self::Driver
             }

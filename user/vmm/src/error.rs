@@ -18,6 +18,9 @@ pub enum VmmError {
          (KVM: `sudo modprobe -r kvm_intel`)"
     )]
     Vmx,
+    /// Several vCPUs on one CPU: one that waits for another with interrupts off would hold the host, and nobody could interrupt it.
+    #[error("the host has one CPU, and the guest may have no more than that; run it with cpus=1")]
+    OneCpu,
     /// The driver refuses something.
     #[error(transparent)]
     Driver(#[from] colinux_driver::Error),

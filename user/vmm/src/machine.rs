@@ -85,6 +85,9 @@ pub fn run(options: &Options, source: &Source<'_>) -> Result<End, VmmError> {
     if driver.info().flags & info::VMX != 0 {
         return Err(VmmError::Vmx);
     }
+    if driver.info().online_cpus < 2 && options.vcpus > 1 {
+        return Err(VmmError::OneCpu);
+    }
     let disks = open_disks(options)?;
     let signals = Signals::block()?;
     let guest = source()?;
