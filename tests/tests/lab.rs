@@ -26,7 +26,7 @@ fn the_machine_is_as_ordered() -> Result<()> {
     std::fs::write(folder.path().join("in"), "to the host")?;
     let disk = folder.path().join("disk");
     std::fs::write(&disk, vec![0; 1 << 20])?;
-    let mut lab = Lab::host("6.12").smp(2).memory("1G").share(folder.path()).disk(&disk).boot()?;
+    let lab = Lab::host("6.12").smp(2).memory("1G").share(folder.path()).disk(&disk).boot()?;
     ensure!(lab.release().starts_with("6.12."), "the host runs {}", lab.release());
     assert_eq!(lab.ok("nproc; cat /mnt/share/in")?, "2\nto the host");
     lab.ok("echo back > /mnt/share/out; echo block > /dev/lab/disk0; sync")?;
