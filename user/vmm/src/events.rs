@@ -17,6 +17,8 @@ use std::{
 
 /// Time that the guest has for an orderly power-off.
 const GRACE: Duration = Duration::from_secs(90);
+/// Signals that follow each other so fast are one wish: timeout(1), for one, signals the process and then its group.
+const ECHO: Duration = Duration::from_secs(1);
 /// Time that the vCPU threads have to end after a hard stop; one may hang in a write to a terminal that is stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often to look for room when the input ring is full.
@@ -153,8 +155,10 @@ impl<'a> Events<'a> {
 
     /// Asks the guest to power off; the second time there is no asking.
     fn ask(&mut self) -> Result<(), VmmError> {
-        if self.stop != Stop::No {
-            return self.force();
+        match self.stop {
+            Stop::No => {}
+            Stop::Asked(when) if when.elapsed() < ECHO => return Ok(()),
+            _ => return self.force(),
         }
         self.terminal.say("asking the guest to power off (once more: stop it at once)");
         self.stop = Stop::Asked(Instant::now());
