@@ -28,6 +28,9 @@ const MSRS: [u32; 10] = [
 const EFER: usize = 0;
 const KERNEL_GS_BASE: usize = 8;
 
+/// XCR0 until the guest sets it: x87 and SSE, because a guest that never turns XSAVE on uses both.
+const XCR0_START: u64 = 0b11;
+
 const DR7_ENABLES: u64 = 0xff;
 const DR7_OFF: u64 = 0x400;
 
@@ -62,8 +65,8 @@ impl Residency {
             area,
             guest_msrs: [0; MSRS.len()],
             host_msrs: [0; MSRS.len()],
-            guest_xcr0: 1,
-            host_xcr0: 1,
+            guest_xcr0: XCR0_START,
+            host_xcr0: XCR0_START,
             host_pkru: 0,
             guest_debug: [0, 0, 0, 0, 0xffff_0ff0],
             host_debug: [0; 5],
@@ -81,7 +84,7 @@ impl Residency {
     /// Forgets the guest's registers: it will start anew.
     pub fn reset(&mut self) {
         self.guest_msrs = [0; MSRS.len()];
-        self.guest_xcr0 = 1;
+        self.guest_xcr0 = XCR0_START;
         self.guest_debug = [0, 0, 0, 0, 0xffff_0ff0];
         self.fresh = true;
         // SAFETY: the area is XSAVE_AREA_SIZE bytes of ours; the layout is the SDM's (vol. 1, 13.4): FCW at 0, MXCSR at 24.
