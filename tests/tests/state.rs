@@ -21,14 +21,14 @@ fn probe_disk(lab: &Lab) -> Result<()> {
 }
 
 fn install_probe(guest: &mut Guest<'_>) -> Result<()> {
-    guest.ok("cat /dev/vdb > /run/probe && chmod +x /run/probe").map(drop)
+    guest.ok("cat /dev/vdb > /root/probe && chmod +x /root/probe").map(drop)
 }
 
 /// Holds patterns in every register a program can set, twice in the guest and twice in the host, on fewer CPUs than programs.
 fn hold_patterns(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     let here: Vec<_> =
         (1..=2).map(|seed| lab.spawn(&format!("probe registers {HOLD} {seed}"))).collect::<Result<_>>()?;
-    let there = guest.ok(&format!("/run/probe registers {HOLD} 3 & /run/probe registers {HOLD} 4; wait"))?;
+    let there = guest.ok(&format!("/root/probe registers {HOLD} 3 & /root/probe registers {HOLD} 4; wait"))?;
     assert_eq!(there.matches("OK ").count(), 2, "in the guest: {there}");
     for process in here {
         let text = process.wait(Duration::from_secs(120))?.ok()?;
