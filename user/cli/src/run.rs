@@ -25,8 +25,14 @@ pub fn run(words: &[String], append: Vec<String>) -> Result<Status, Failure> {
     check_files(&config)?;
     let end = colinux_vmm::run(&options, &|| guest(&config))?;
     match &end {
+        // As the driver reports faults (`Fault` in core/monitor).
+        End::Failed { reason: u64::MAX, detail } => {
+            eprintln!("colinux: the guest changed its paging mode and was ended (CR4 {detail:#x})");
+        }
         End::Failed { reason, detail } => {
-            eprintln!("colinux: the guest misbehaved and was ended (reason {reason:#x}, detail {detail:#x})");
+            eprintln!(
+                "colinux: the guest made the call {reason:#x} that does not exist or has a bad argument ({detail:#x}) and was ended"
+            );
         }
         End::Stopped => eprintln!("colinux: the guest was stopped"),
         _ => {}
