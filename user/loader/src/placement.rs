@@ -3,7 +3,7 @@
 //! One contiguous piece, the *image extent*, holds kernel, window and boot area; a second one holds the initrd; the rest of the
 //! memory may come in many pieces.
 
-use crate::{LoadError, Machine, MachineError, paging::LARGE};
+use crate::{LoadError, Machine, paging::LARGE};
 use colinux_abi::{ioctl::Extent, window};
 
 /// Bytes of the boot area behind the window: boot_params, command line, stack, page tables.
@@ -89,6 +89,7 @@ pub fn allocate(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::MachineError;
     use std::cell::RefCell;
 
     /// Gives memory in pieces of at most `largest`, with holes between.
