@@ -37,7 +37,7 @@ impl<'lab> Guest<'lab> {
         self.console.send_line("root")?;
         self.console.wait_for("# ", BOOT_LIMIT)?;
         // From here on the console shows only what commands print.
-        self.console.send_line("stty -echo; PS1= PS2=; echo rea''dy")?;
+        self.console.send_line("stty -echo; export TERM=dumb SYSTEMD_PAGER=; PS1= PS2=; echo rea''dy")?;
         self.console.wait_for("ready", COMMAND_LIMIT).map(drop)
     }
 

@@ -66,7 +66,7 @@ fn lab(filter: &[String]) -> Result<()> {
     colinux_lab::apt::install_tools()?;
     let executables = colinux_lab::executables::build()?;
     // The stack of a failed test says nothing: its error does, with the logs.
-    let variables = [("COLINUX_EXECUTABLES", &*executables.to_string_lossy()), ("RUST_LIB_BACKTRACE", "0")];
+    let variables = [("COLINUX_EXECUTABLES", &*executables.to_string_lossy()), ("RUST_BACKTRACE", "0")];
     nextest(LAB_TESTS, filter, &variables)
 }
 
