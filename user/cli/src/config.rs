@@ -54,7 +54,7 @@ pub enum ConfigError {
     #[error("no disk image: name one, or use cobd0=FILE")]
     NoDisk,
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), cure(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -145,6 +145,9 @@ impl Config {
 
     fn set(&mut self, key: &str, value: &str, word: &str, base: &Path) -> Result<(), ConfigError> {
         let bad = |reason| ConfigError::BadValue { word: word.to_owned(), reason };
+        if value.is_empty() && key != "append" {
+            return Err(bad("a value is needed behind the `=`"));
+        }
         match key {
             "mem" => {
                 self.memory = parse_size(value).ok_or_else(|| bad("a size such as 512M or 2G is needed"))?
@@ -191,6 +194,15 @@ fn unknown(key: &str) -> ConfigError {
     let distance = |known: &&&str| strsim::damerau_levenshtein(key, known);
     let nearest = KEYS.iter().min_by_key(distance).map_or("mem", |known| known);
     ConfigError::UnknownKey { key: key.to_owned(), nearest: nearest.to_owned() }
+}
+
+/// What to do about a file that cannot be read.
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "check its name",
+        io::ErrorKind::PermissionDenied => "use sudo, or change its permissions",
+        _ => "check the file and its disk",
+    }
 }
 
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ConfigError {
@@ -245,9 +257,18 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused() {
-        for word in
-            ["mem=", "mem=0", "mem=-1", "mem=1T", "mem=99999999G", "cpus=0", "cpus=65", "cpus=x", "cobd24=x"]
-        {
+        for word in [
+            "mem=",
+            "mem=0",
+            "mem=-1",
+            "mem=1T",
+            "mem=99999999G",
+            "cpus=0",
+            "cpus=65",
+            "cpus=x",
+            "cobd24=x",
+            "kernel=",
+        ] {
             assert!(matches!(words(&[word]), Err(ConfigError::BadValue { .. })), "{word}");
         }
         assert!(matches!(words(&["mem=64M"]), Err(ConfigError::NoDisk)));

@@ -69,7 +69,7 @@ pub enum DriverError {
     #[error("the driver is in use: end the guests first")]
     Busy,
     /// There is nothing to unload.
-    #[error("the driver is not loaded")]
+    #[error("the driver is not loaded: there is nothing to unload")]
     NotLoaded,
     /// The loaded driver does not work.
     #[error("the driver is loaded but cannot be used: {0}")]

@@ -4,7 +4,7 @@ use crate::{config::ConfigError, driver::DriverError, kernel::KernelError};
 use colinux_driver::OpenError;
 use colinux_loader::{LoadError, MachineError};
 use colinux_vmm::{End, VmmError};
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 /// The table for `--help`.
 pub const HELP: &str = "\
@@ -20,7 +20,7 @@ Exit status:
   71  a disk image or file cannot be used
   72  the kernel cannot be used
   73  not enough memory
-  74  a disk image is busy
+  74  a disk image, or the driver, is busy
   77  no permission";
 
 /// What the program says to its caller. The numbers are part of the interface.
@@ -49,7 +49,7 @@ pub enum Status {
     Kernel = 72,
     /// Not enough memory.
     Memory = 73,
-    /// A disk image is busy.
+    /// A disk image or the driver is busy.
     Busy = 74,
     /// No permission.
     Permission = 77,
@@ -94,14 +94,25 @@ impl Status {
     /// The status for a failure.
     pub fn of(failure: &Failure) -> Self {
         match failure {
-            Failure::Config(ConfigError::Read { .. }) => Self::Image,
+            Failure::Config(ConfigError::Read { source, .. }) => Self::of_file(source),
             Failure::Config(_) => Self::Usage,
-            Failure::Kernel(KernelError::Read { .. }) => Self::Image,
-            Failure::Kernel(_) => Self::Kernel,
-            Failure::Driver(DriverError::Permission) => Self::Permission,
-            Failure::Driver(DriverError::Kernel(KernelError::Unfit { .. })) => Self::Kernel,
+            Failure::Kernel(error) | Failure::Driver(DriverError::Kernel(error)) => Self::of_kernel(error),
+            Failure::Driver(DriverError::Permission | DriverError::Unusable(OpenError::Permission(_))) => {
+                Self::Permission
+            }
             Failure::Driver(_) => Self::Driver,
             Failure::Vmm(error) => Self::of_vmm(error),
+        }
+    }
+
+    fn of_file(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied { Self::Permission } else { Self::Image }
+    }
+
+    fn of_kernel(error: &KernelError) -> Self {
+        match error {
+            KernelError::Read { source, .. } => Self::of_file(source),
+            _ => Self::Kernel,
         }
     }
 
