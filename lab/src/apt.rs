@@ -17,8 +17,7 @@ const TOOLS: &[(&str, &str)] = &[
 
 /// Installs what is missing of the programs that the lab needs.
 pub fn install_tools() -> Result<()> {
-    let missing: Vec<_> =
-        TOOLS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    let missing = missing(is_there);
     if missing.is_empty() {
         return Ok(());
     }
@@ -31,10 +30,19 @@ pub fn install_tools() -> Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive");
         run(command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
     };
-    install(false)
-        .or_else(|_| install(true))
-        .context("the lab needs these programs; install them by hand")?;
-    Ok(())
+    install(false).or_else(|_| install(true)).with_context(|| advice(&missing)).map(drop)
+}
+
+/// Packages of the programs that `is_there` does not find.
+fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    TOOLS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
+}
+
+fn advice(packages: &[&str]) -> String {
+    format!(
+        "the lab needs programs that are missing: install them by `apt-get install {}`",
+        packages.join(" ")
+    )
 }
 
 fn is_there(program: &str) -> bool {
@@ -75,4 +83,16 @@ pub fn unpack(package: &str, to: &Path) -> Result<()> {
         .find(|p| p.extension().is_some_and(|e| e == "deb"))
         .with_context(|| format!("apt-get downloaded nothing for {package}"))?;
     run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        assert!(missing(|_| true).is_empty());
+        let packages = missing(|program| program != "qemu-system-x86_64");
+        assert!(advice(&packages).ends_with("`apt-get install qemu-system-x86`"), "{}", advice(&packages));
+    }
 }

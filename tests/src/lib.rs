@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod guest;
+pub mod kernels;
 
 pub use anyhow::{Result, ensure};
 pub use colinux_lab::{Lab, LabBuilder, Output, Process};

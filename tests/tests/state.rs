@@ -28,7 +28,8 @@ fn install_probe(guest: &mut Guest<'_>) -> Result<()> {
 fn hold_patterns(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     let here: Vec<_> =
         (1..=2).map(|seed| lab.spawn(&format!("probe registers {HOLD} {seed}"))).collect::<Result<_>>()?;
-    let there = guest.ok(&format!("/root/probe registers {HOLD} 3 & /root/probe registers {HOLD} 4; wait"))?;
+    let there =
+        guest.ok(&format!("/root/probe registers {HOLD} 3 & /root/probe registers {HOLD} 4; wait"))?;
     assert_eq!(there.matches("OK ").count(), 2, "in the guest: {there}");
     for process in here {
         let text = process.wait(Duration::from_secs(120))?.ok()?;

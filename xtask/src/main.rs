@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod consoles;
 mod lab;
+mod promises;
 mod steps;
 mod terminal;
 mod test;

@@ -23,6 +23,7 @@ pub fn check(root: &Path) -> Result<()> {
             faults.extend(look(path, &text).into_iter().map(|fault| format!("{path}: {fault}")));
         }
     }
+    faults.extend(crate::promises::faults(root)?);
     anyhow::ensure!(faults.is_empty(), "the tree is not tidy:\n{}", faults.join("\n"));
     Ok(())
 }

@@ -65,7 +65,8 @@ const LEAF_D_1_EAX: u32 = bits(&[0, 2]);
 /// LAHF64, CMP_LEGACY, AltMovCr8, ABM, SSE4A, MisAlignSse, 3DNowPrefetch, XOP, FMA4, TBM, TopologyExtensions.
 const EXTENDED_1_ECX: u32 = bits(&[0, 1, 4, 5, 6, 7, 8, 11, 16, 21, 22]);
 /// Those of leaf 1, and SYSCALL, NX, MmxExt, FFXSR, Page1GB, RDTSCP, LM, 3DNowExt, 3DNow.
-const EXTENDED_1_EDX: u32 = bits(&[0, 2, 3, 4, 5, 6, 8, 11, 15, 16, 17, 20, 22, 23, 24, 25, 26, 27, 29, 30, 31]);
+const EXTENDED_1_EDX: u32 =
+    bits(&[0, 2, 3, 4, 5, 6, 8, 11, 15, 16, 17, 20, 22, 23, 24, 25, 26, 27, 29, 30, 31]);
 /// Invariant TSC.
 const EXTENDED_7_EDX: u32 = bits(&[8]);
 /// CLZERO, RstrFpErrPtrs, WBNOINVD, SsbdNotRequired, BTC_NO.
@@ -179,10 +180,21 @@ mod tests {
     #[test]
     fn hides_the_machine() {
         let leaf = seen(1, 0);
-        for (name, bit) in [("APIC", 9), ("MCE", 7), ("MCA", 14), ("MTRR", 12), ("PGE", 13), ("DS", 21), ("ACPI", 22), ("TM", 29)] {
+        for (name, bit) in [
+            ("APIC", 9),
+            ("MCE", 7),
+            ("MCA", 14),
+            ("MTRR", 12),
+            ("PGE", 13),
+            ("DS", 21),
+            ("ACPI", 22),
+            ("TM", 29),
+        ] {
             assert_eq!(leaf.edx & 1 << bit, 0, "{name}");
         }
-        for (name, bit) in [("MWAIT", 3), ("VMX", 5), ("x2APIC", 21), ("TSC deadline", 24), ("hypervisor", 31), ("PDCM", 15)] {
+        for (name, bit) in
+            [("MWAIT", 3), ("VMX", 5), ("x2APIC", 21), ("TSC deadline", 24), ("hypervisor", 31), ("PDCM", 15)]
+        {
             assert_eq!(leaf.ecx & 1 << bit, 0, "{name}");
         }
     }
@@ -242,7 +254,21 @@ mod tests {
 
     #[test]
     fn unknown_and_hypervisor_leaves_are_empty() {
-        for leaf in [3, 5, 6, 0xa, 0x12, 0x14, 0x20, 0x4000_0000, 0x4000_0100, 0x8000_000a, 0x8000_001f, 0x8000_0026, 0xc000_0000] {
+        for leaf in [
+            3,
+            5,
+            6,
+            0xa,
+            0x12,
+            0x14,
+            0x20,
+            0x4000_0000,
+            0x4000_0100,
+            0x8000_000a,
+            0x8000_001f,
+            0x8000_0026,
+            0xc000_0000,
+        ] {
             assert_eq!(seen(leaf, 0), Registers::default(), "{leaf:#x}");
         }
     }

@@ -79,8 +79,20 @@ mod tests {
 
     #[test]
     fn writes_only_what_the_crossing_carries() {
-        let written: [u32; 12] =
-            [0x174, 0x175, 0x176, 0xc000_0080, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102, 0xc000_0103];
+        let written: [u32; 12] = [
+            0x174,
+            0x175,
+            0x176,
+            0xc000_0080,
+            0xc000_0081,
+            0xc000_0082,
+            0xc000_0083,
+            0xc000_0084,
+            0xc000_0100,
+            0xc000_0101,
+            0xc000_0102,
+            0xc000_0103,
+        ];
         for msr in (0..0x2000).chain(0xc000_0000..0xc000_2000).chain(0xc001_0000..0xc001_2000) {
             assert_eq!(write(msr) == Write::Hardware, written.contains(&msr), "{msr:#x}");
         }
@@ -88,7 +100,9 @@ mod tests {
 
     #[test]
     fn boot_cpu_bit_is_set_on_every_cpu() {
-        let Read::Value(value) = read(0x1b) else { panic!("APIC_BASE must not come from the CPU that happens to run the guest") };
+        let Read::Value(value) = read(0x1b) else {
+            panic!("APIC_BASE must not come from the CPU that happens to run the guest")
+        };
         assert_eq!(value & 1 << 8, 1 << 8);
     }
 
