@@ -64,6 +64,7 @@ pub fn portable() -> Result<()> {
 
 fn lab(filter: &[String]) -> Result<()> {
     colinux_lab::apt::install_tools()?;
+    eprintln!("xtask: building colinux for the lab");
     let executables = colinux_lab::executables::build()?;
     // The stack of a failed test says nothing: its error does, with the logs.
     let variables = [("COLINUX_EXECUTABLES", &*executables.to_string_lossy()), ("RUST_BACKTRACE", "0")];
