@@ -85,7 +85,7 @@ const MACHINE: &[Case<'_>] = &[
 /// What is true only while a guest runs on the image.
 const WHILE_A_GUEST_RUNS: &[Case<'_>] = &[
     ("colinux run $IMAGE", BUSY, &["is in use", "fuser", ",ro"]),
-    ("colinux driver unload", DRIVER, &["in use", "end the guests first"]),
+    ("colinux driver unload", BUSY, &["in use", "end the guests first"]),
 ];
 
 /// Files for the cases.

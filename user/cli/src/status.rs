@@ -100,6 +100,7 @@ impl Status {
             Failure::Driver(DriverError::Permission | DriverError::Unusable(OpenError::Permission(_))) => {
                 Self::Permission
             }
+            Failure::Driver(DriverError::Busy) => Self::Busy,
             Failure::Driver(_) => Self::Driver,
             Failure::Vmm(error) => Self::of_vmm(error),
         }
