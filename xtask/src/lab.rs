@@ -22,6 +22,9 @@ pub struct Args {
     /// Leave the disks as they are: writes end with the host.
     #[arg(long)]
     snapshot: bool,
+    /// Leave the driver unloaded.
+    #[arg(long)]
+    no_driver: bool,
     /// The command; its output and its exit status pass through. A shell if there is none.
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -78,6 +81,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("the host waits for gdb: target remote localhost:1234");
     }
     let lab = lab.boot()?;
+    if !args.no_driver {
+        lab.ok("colinux driver load")?;
+    }
     let status = if args.command.is_empty() {
         terminal::interact(&lab, "bash", &["-l"])?
     } else {
