@@ -112,7 +112,8 @@ impl Machine {
         let mut add = |words: &[&str]| a.extend(words.iter().map(OsString::from));
         let thread = if self.smp > 1 { "multi" } else { "single" };
         add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]);
-        add(&["-accel", &format!("tcg,thread={thread}"), "-cpu", &self.cpu]);
+        // Emulated, `rep stosb` clears byte by byte, and a page that held code takes milliseconds: without ERMS a kernel uses `rep stosq`.
+        add(&["-accel", &format!("tcg,thread={thread}"), "-cpu", &format!("{},-erms", self.cpu)]);
         add(&["-smp", &self.smp.to_string(), "-m", &self.memory]);
         add(&["-chardev", "socket,id=agent,fd=0", "-device", "virtio-serial-pci"]);
         add(&["-device", &format!("virtserialport,chardev=agent,name={PORT_NAME}")]);
