@@ -144,9 +144,7 @@ fn bad_input_is_refused_by_name_with_a_status_of_its_own() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let kernel = colinux_lab::kernel::Kernel::get(&"6.1".parse()?)?;
     make_kernels(&fs::read(kernel.vmlinuz)?, folder.path())?;
-    // The many programs leave translated code all over the memory. The emulator is slow to overwrite such pages byte by byte, as the host's
-    // kernel clears pages on a CPU with ERMS; without it, by words.
-    let lab = host_for("6.1", "6.1")?.cpu("max,-erms").share(folder.path()).boot()?;
+    let lab = host_for("6.1", "6.1")?.share(folder.path()).boot()?;
     lab.ok(&fill_in(FILES))?;
     check(&lab, WITHOUT_DRIVER)?;
     lab.ok("colinux driver load")?;
