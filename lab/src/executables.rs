@@ -16,6 +16,8 @@ pub struct Executables {
     pub colinux: PathBuf,
     /// The tests' tool that checks registers and measures kernels, in either world.
     pub probe: PathBuf,
+    /// The tests' tool that runs hand-made guests through the driver.
+    pub drive: PathBuf,
 }
 
 /// The executables as `COLINUX_EXECUTABLES` (a folder) has them, else built now.
@@ -28,6 +30,7 @@ pub fn get() -> Result<Executables> {
         agent: dir.join("lab-agent"),
         colinux: dir.join("colinux"),
         probe: dir.join("colinux-probe"),
+        drive: dir.join("drive"),
     })
 }
 
@@ -38,7 +41,7 @@ pub fn build() -> Result<PathBuf> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(["build", "--release", "--target", TARGET, "--package", "colinux", "--bin", "colinux"])
         .args(["--package", "colinux-lab", "--bin", "lab-agent", "--package", "colinux-probe"])
-        .args(["--bin", "colinux-probe"])
+        .args(["--bin", "colinux-probe", "--package", "colinux-drive", "--bin", "drive"])
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", rust_flags(root))
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")

@@ -149,6 +149,7 @@ impl LabBuilder {
         archive.file("/init", 0o755, &read(&executables.agent)?)?;
         archive.file("/stage/usr/local/bin/colinux", 0o755, &read(&executables.colinux)?)?;
         archive.file("/stage/usr/local/bin/probe", 0o755, &read(&executables.probe)?)?;
+        archive.file("/stage/usr/local/bin/drive", 0o755, &read(&executables.drive)?)?;
         for name in ["vmlinuz", "config", "System.map"] {
             let file = kernel.vmlinuz.with_file_name(name);
             archive.file(&format!("/stage/boot/{name}-{}", kernel.release), 0o644, &read(&file)?)?;

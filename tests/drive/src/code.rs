@@ -1,0 +1,169 @@
+//! The guest's machine code: an interpreter of [`crate::op`] and the interrupt stubs.
+
+use crate::op::code;
+use anyhow::Result;
+use colinux_abi::window;
+use iced_x86::{IcedError, code_asm::*};
+
+/// First byte of the interpreter, from the start of the window.
+pub const INTERPRETER: u64 = window::OBJECT;
+/// What all interrupt stubs jump to.
+pub const COMMON: u64 = window::OBJECT + 0x8000;
+/// Interrupt stubs, [`STUB_SIZE`] bytes each.
+pub const STUBS: u64 = window::OBJECT + 0x1_0000;
+/// Bytes of an interrupt stub.
+pub const STUB_SIZE: u64 = 16;
+/// The interrupt descriptor table.
+pub const IDT: u64 = window::OBJECT + 0x1_8000;
+/// The operand of LIDT.
+pub const IDTR: u64 = window::OBJECT + 0x1_9000;
+/// One page of operations for each vCPU.
+pub const PROGRAMS: u64 = window::OBJECT + 0x2_0000;
+
+/// `arg0` of a failure by an exception: this and its vector.
+pub const EXCEPTION: u64 = 0xdead_0000;
+
+const CR4_OSFXSR_OSXMMEXCPT: i32 = 0x600;
+const CR4_OSXSAVE: i32 = 1 << 18;
+
+/// RSI: number of the vCPU. Keeps R12: vCPU page, R13: operation, R14: passage code, R15: passage data.
+pub fn interpreter() -> Result<Vec<u8>> {
+    let mut a = CodeAssembler::new(64)?;
+    for (register, table) in [(r15, window::PASSAGE_DATA), (r13, PROGRAMS), (r12, window::VCPU_PAGES)] {
+        a.mov(register, rsi)?;
+        a.shl(register, 12)?;
+        a.mov(rax, window::BASE + table)?;
+        a.add(register, rax)?;
+    }
+    a.mov(r14, window::BASE + window::PASSAGE_CODE)?;
+    a.mov(rax, window::BASE + IDTR)?;
+    a.lidt(ptr(rax))?;
+    a.mov(rax, cr4)?;
+    a.or(rax, CR4_OSFXSR_OSXMMEXCPT)?;
+    a.mov(cr4, rax)?;
+    let (mut fetch, mut next) = (a.create_label(), a.create_label());
+    a.set_label(&mut fetch)?;
+    a.mov(rax, qword_ptr(r13))?;
+    operations(&mut a, fetch, next)?;
+    hypercall(&mut a)?;
+    a.set_label(&mut next)?;
+    a.add(r13, 32)?;
+    a.jmp(fetch)?;
+    Ok(a.assemble(window::BASE + INTERPRETER)?)
+}
+
+type Body = fn(&mut CodeAssembler, CodeLabel) -> Result<(), IcedError>;
+
+/// Compares RAX with each code; what is none of them is a hypercall.
+fn operations(a: &mut CodeAssembler, fetch: CodeLabel, next: CodeLabel) -> Result<()> {
+    let bodies: [(u64, Body); 8] = [
+        (code::STI, |a, _| a.sti()),
+        (code::CLI, |a, _| a.cli()),
+        (code::SPIN, |a, _| spin(a)),
+        (code::WAIT, |a, _| wait(a)),
+        (code::REPEAT, repeat),
+        (code::SET_XMM, |a, _| a.movq(xmm15, qword_ptr(r13 + 8))),
+        (code::GET_XMM, |a, _| a.movq(qword_ptr(r13 + 24), xmm15)),
+        (code::XSAVE_ON, |a, _| xsave_on(a)),
+    ];
+    for (code, body) in bodies {
+        let mut other = a.create_label();
+        // Codes are small negative numbers: they fit a sign-extended immediate.
+        a.cmp(rax, code as i32)?;
+        a.jne(other)?;
+        body(a, fetch)?;
+        a.jmp(next)?;
+        a.set_label(&mut other)?;
+    }
+    Ok(())
+}
+
+fn spin(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut here = a.create_label();
+    a.set_label(&mut here)?;
+    a.jmp(here)
+}
+
+fn wait(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut again = a.create_label();
+    a.mov(rcx, qword_ptr(r13 + 8))?;
+    a.set_label(&mut again)?;
+    a.pause()?;
+    a.test(qword_ptr(r12), rcx)?;
+    a.jz(again)?;
+    a.not(rcx)?;
+    a.lock().and(qword_ptr(r12), rcx)
+}
+
+fn repeat(a: &mut CodeAssembler, fetch: CodeLabel) -> Result<(), IcedError> {
+    let mut done = a.create_label();
+    a.dec(qword_ptr(r13 + 8))?;
+    a.jz(done)?;
+    a.mov(r13, qword_ptr(r13 + 16))?;
+    a.jmp(fetch)?;
+    a.set_label(&mut done)?;
+    a.nop()
+}
+
+fn xsave_on(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(rax, cr4)?;
+    a.or(rax, CR4_OSXSAVE)?;
+    a.mov(cr4, rax)?;
+    a.xor(ecx, ecx)?;
+    a.xor(edx, edx)?;
+    a.mov(eax, 3)?;
+    a.xsetbv()
+}
+
+fn hypercall(a: &mut CodeAssembler) -> Result<()> {
+    a.mov(rdi, r15)?;
+    a.mov(rsi, rax)?;
+    a.mov(rdx, qword_ptr(r13 + 8))?;
+    a.mov(rcx, qword_ptr(r13 + 16))?;
+    a.pushfq()?;
+    a.cli()?;
+    a.call(r14)?;
+    a.popfq()?;
+    a.mov(qword_ptr(r13 + 24), rax)?;
+    Ok(())
+}
+
+const VOLATILE: [AsmRegister64; 9] = [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11];
+
+/// Leaves with the vector as INTERRUPT or NMI; an exception leaves with a reason that does not exist, which ends the guest.
+pub fn common() -> Result<Vec<u8>> {
+    let mut a = CodeAssembler::new(64)?;
+    let mut leave = a.create_label();
+    a.cld()?;
+    for register in VOLATILE {
+        a.push(register)?;
+    }
+    a.mov(rdx, qword_ptr(rsp + 72))?;
+    a.mov(rdi, r15)?;
+    a.xor(ecx, ecx)?;
+    a.mov(esi, 1)?;
+    a.cmp(edx, 2)?;
+    a.je(leave)?;
+    a.xor(esi, esi)?;
+    a.cmp(edx, 32)?;
+    a.jae(leave)?;
+    a.mov(rsi, EXCEPTION)?;
+    a.add(rsi, rdx)?;
+    a.mov(rdx, qword_ptr(rsp + 80))?;
+    a.set_label(&mut leave)?;
+    a.call(r14)?;
+    for register in VOLATILE.into_iter().rev() {
+        a.pop(register)?;
+    }
+    a.add(rsp, 8)?;
+    a.iretq()?;
+    Ok(a.assemble(window::BASE + COMMON)?)
+}
+
+/// The stub of `vector`.
+pub fn stub(vector: u8) -> Result<Vec<u8>> {
+    let mut a = CodeAssembler::new(64)?;
+    a.push(i32::from(vector))?;
+    a.jmp(window::BASE + COMMON)?;
+    Ok(a.assemble(window::BASE + STUBS + u64::from(vector) * STUB_SIZE)?)
+}
