@@ -96,7 +96,7 @@ pub struct CreateVm {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AddMemory {
-    /// In: bytes wanted. Out: bytes got. Less than wanted is ENOMEM, nothing is kept, and `largest` tells what there was.
+    /// In: bytes wanted. Out: bytes got. Less than wanted is ENOMEM, nothing is kept, and `found` tells what there was.
     pub size: u64,
     /// Alignment of each piece, a power of two of at least 2 MiB.
     pub align: u64,
