@@ -76,7 +76,6 @@ impl HostFacts {
         same_depth && pcid && cr4 & CR4_PAE != 0 && cr4 & CR4_VMXE == 0 && cr3 >> 52 == 0
     }
 
-    /// Bits that tests look at: PGE is cleared in the guest.
     #[cfg(test)]
     pub(crate) fn with_cr4(cr4: u64) -> Self {
         Self { cr0: CR0_START_MASK, cr4 }

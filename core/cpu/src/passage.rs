@@ -152,7 +152,6 @@ global_asm!(
 
 unsafe extern "C" {
     static colinux_passage_page: u8;
-    static colinux_passage_end: u8;
     static colinux_passage_resume_h: u8;
     static colinux_passage_resume_g: u8;
     static colinux_passage_start: u8;
@@ -165,11 +164,6 @@ unsafe extern "C" {
 /// The code page in the driver's image: page aligned, `PAGE_SIZE` bytes.
 pub fn code_page() -> *const u8 {
     &raw const colinux_passage_page
-}
-
-/// Bytes of the code page in use.
-pub fn code_len() -> usize {
-    &raw const colinux_passage_end as usize - code_page() as usize
 }
 
 fn at_g(label: *const u8) -> u64 {

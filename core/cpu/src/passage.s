@@ -338,7 +338,6 @@ colinux_passage_start:
     colinux_count_stub colinux_passage_mce, {MCES}
     colinux_count_stub colinux_passage_early_nmi, {EARLY_NMIS}
 
-    .globl  colinux_passage_end
-colinux_passage_end:
-    .balign 4096
+    # The page ends here; code that outgrew it would not assemble.
+    .org    colinux_passage_page + 4096, 0xcc
     .popsection

@@ -64,8 +64,8 @@ impl<F: Frames> Builder<F> {
         self.root.pa
     }
 
-    /// The source of frames, for the caller to keep.
-    pub fn into_frames(self) -> F {
+    #[cfg(test)]
+    fn into_frames(self) -> F {
         self.frames
     }
 
