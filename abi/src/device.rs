@@ -3,7 +3,7 @@
 //! The daemon offers a device by filling `device_id`, `device_features`, `queue_count`, `size_max` and `config`, before the guest starts.
 //! The driver in the guest writes `driver_features`, the queues and, last, `status`; after each write of `status` the guest object makes the hypercall
 //! [`crate::hypercall::DEVICE_STATUS`], which returns when the daemon has acted on it (so a reset is complete when it returns). At DRIVER_OK the daemon
-//! copies the queue addresses and never reads them again. Kicks are [`crate::hypercall::NOTIFY`]; completions are bits of `isr`
+//! copies the queue addresses and never reads them again. After a write of `config` comes [`crate::hypercall::CONFIG_WRITTEN`]. Kicks are [`crate::hypercall::NOTIFY`]; completions are bits of `isr`
 //! and the event [`crate::page::event::DEVICE`].
 
 use crate::PAGE_SIZE;

@@ -13,6 +13,8 @@ pub const INTERRUPT: u64 = 0;
 pub const NMI: u64 = 1;
 /// A machine check arrived in the guest.
 pub const MACHINE_CHECK: u64 = 2;
+/// Reasons from here on are hypercalls: the guest asks for something. Those below are the CPU's.
+pub const FIRST_HYPERCALL: u64 = 16;
 /// Nothing to do: returns when an event is pending.
 pub const IDLE: u64 = 16;
 /// Set the vCPU's timer. `arg0`: nanoseconds from now, or [`TIMER_OFF`].
@@ -35,6 +37,8 @@ pub const YIELD: u64 = 24;
 pub const WALL_CLOCK: u64 = 25;
 /// This vCPU stops for good (CPU offline, or another vCPU ended the machine). Returns when it is started again.
 pub const STOP_VCPU: u64 = 26;
+/// The driver has written the configuration space of a device. `arg0`: device number. Returns when the daemon has acted on it.
+pub const CONFIG_WRITTEN: u64 = 27;
 
 /// `arg0` of [`TIMER`]: no deadline.
 pub const TIMER_OFF: u64 = u64::MAX;

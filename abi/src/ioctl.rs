@@ -1,5 +1,5 @@
 //! The driver's interface. `/dev/colinux` makes VMs; a VM file makes vCPUs, holds memory and may be mapped (`mmap` offset = guest-physical
-//! address, the range must lie within one extent); a vCPU file runs. All structs are `repr(C)`, fixed width, the same on LP64 and LLP64.
+//! address; what the guest has not, or not any more, shows a page there that is nobody's, until the guest gets it); a vCPU file runs. All structs are `repr(C)`, fixed width, the same on LP64 and LLP64.
 //!
 //! Numbers follow Linux' `_IOC` (include/uapi/asm-generic/ioctl.h), so that size and direction are part of the number: a mismatch is ENOTTY.
 
@@ -47,10 +47,18 @@ pub const STOP: u32 = ioc(0, 0x27, 0);
 pub const GET_STATS: u32 = r::<Stats>(0x28);
 /// On a VM: forget vCPU states so that the guest can be loaded again (reboot in place). All vCPUs must be out of `RUN`. No argument.
 pub const RESET: u32 = ioc(0, 0x29, 0);
+/// On a VM: lend memory back to the host, which may use it for anything. In: [`Extent`], a multiple of 2 MiB within one extent and without the window. Until it
+/// is recovered, a mapping of the file shows a page there that is nobody's; the guest must not touch it.
+pub const LEND_MEMORY: u32 = w::<Extent>(0x2a);
+/// On a VM: take back, zeroed, what was lent. In: [`Extent`]. EBUSY while the host cannot move away what it keeps there.
+pub const RECOVER_MEMORY: u32 = w::<Extent>(0x2b);
+/// On a VM: give memory back to the host for good. In: [`Extent`], as for [`LEND_MEMORY`]. The VM may get it again by [`ADD_MEMORY`].
+pub const GIVE_MEMORY: u32 = w::<Extent>(0x2c);
 /// On a vCPU: set the state in which it starts. In: [`VcpuState`].
 pub const SET_STATE: u32 = w::<VcpuState>(0x30);
-/// On a vCPU: run until something needs the daemon. Out: [`RunExit`]. EINTR when a signal is pending.
-pub const RUN: u32 = r::<RunExit>(0x31);
+/// On a vCPU: run until something needs the daemon. In and out: [`RunExit`]; [`exit::NOTIFY`] that goes in says that the queue has answers, and interrupts the guest
+/// first, as an [`IRQFD`] does; nothing else that goes in counts. EINTR when a signal is pending.
+pub const RUN: u32 = wr::<RunExit>(0x31);
 
 /// Facts about the driver and the host CPU.
 #[repr(C)]
@@ -68,8 +76,8 @@ pub struct Info {
     pub total_pages: u64,
     /// CPUs online in the host.
     pub online_cpus: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// All memory of the host lies below this guest-physical address, in GiB.
+    pub span_gib: u32,
 }
 
 /// Bits of [`Info::flags`].
@@ -90,6 +98,10 @@ pub struct CreateVm {
     pub abi_version: u32,
     /// Number of vCPUs that will be made.
     pub vcpu_count: u32,
+    /// Microseconds for which a vCPU that has nothing to do waits awake at most, while nobody else wants its CPU; 0: it sleeps at once.
+    pub halt_poll: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Argument of [`ADD_MEMORY`]: sizes in bytes, multiples of 2 MiB.
@@ -203,7 +215,7 @@ pub struct VcpuState {
     pub rsi: u64,
 }
 
-/// Why [`RUN`] returned.
+/// Why [`RUN`] returned, and what it is to do first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunExit {
@@ -229,6 +241,10 @@ pub mod exit {
     pub const STOPPED: u32 = 4;
     /// The guest misbehaved and was ended; `arg0`: the reason or vector, `arg1`: a detail.
     pub const FAILED: u32 = 5;
+    /// The guest notified a queue for which there is no [`super::IOEVENTFD`]; `arg0`: device number, `arg1`: queue number. Serve it and run again.
+    pub const NOTIFY: u32 = 6;
+    /// The configuration space of a device was written; `arg0`: device number. Act on it and run again.
+    pub const CONFIG_WRITTEN: u32 = 7;
 }
 
 /// Counters of a VM since it was made.
@@ -251,16 +267,21 @@ pub struct Stats {
     pub rescues: u64,
     /// IPIs sent to kick a vCPU out of the guest.
     pub kicks: u64,
-    /// Bytes of guest memory.
+    /// Bytes of guest memory, without what is lent.
     pub memory: u64,
     /// Bytes of the driver's own memory for this VM.
     pub overhead: u64,
+    /// Bytes of guest memory lent back to the host.
+    pub lent: u64,
+    /// Times a vCPU waited for an event, and it came while its thread was awake.
+    pub awake: u64,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 5],
 }
 
 const _: () = {
     assert!(size_of::<Info>() == 40);
+    assert!(size_of::<CreateVm>() == 16);
     assert!(size_of::<AddMemory>() == 48);
     assert!(size_of::<GetExtents>() == 16);
     assert!(size_of::<VcpuState>() == 32);

@@ -2,7 +2,7 @@
 
 use crate::PAGE_SIZE;
 use core::mem::{offset_of, size_of};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 /// `VmPage::magic`: "coLinux\0" as little-endian bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"coLinux\0");
@@ -52,6 +52,37 @@ pub struct VmPage {
     pub console_in: RingIndex,
     /// Bit `i`: device `i` has something in its `isr`. Set by the host, taken by the guest's event handler.
     pub device_pending: AtomicU64,
+    /// Size of the user's terminal: rows in the upper half, columns in the lower; 0: unknown. A change is told by [`event::CONSOLE`].
+    pub console_size: AtomicU32,
+    /// What the host asks of the guest's kernel while it runs.
+    pub order: OrderPage,
+}
+
+/// An order of the daemon, one at a time, told by [`event::ORDER`] on vCPU 0. The daemon writes `number` last, the guest `done`.
+#[repr(C)]
+pub struct OrderPage {
+    /// Arguments, see [`order`].
+    pub args: [AtomicU64; 2],
+    /// Number of the order; 0: none yet.
+    pub number: AtomicU32,
+    /// Number of the last order that was carried out, or refused.
+    pub done: AtomicU32,
+    /// One of [`order`].
+    pub kind: AtomicU32,
+    /// 0, or the negative error number of the guest's kernel.
+    pub error: AtomicI32,
+    /// vCPUs that the guest's kernel uses, after the order.
+    pub online: AtomicU32,
+}
+
+/// What the daemon can order, for [`OrderPage::kind`].
+pub mod order {
+    /// Use `args[0]` vCPUs, the first ones; 0: as many as now.
+    pub const CPUS: u32 = 1;
+    /// Use the memory at guest-physical address `args[0]` of `args[1]` bytes, both multiples of [`MEMORY_BLOCK`], too.
+    pub const MEMORY: u32 = 2;
+    /// What a kernel takes memory in while it runs: a section, as x86-64 kernels with SPARSEMEM have it (SECTION_SIZE_BITS in arch/x86/include/asm/sparsemem.h).
+    pub const MEMORY_BLOCK: u64 = 128 << 20;
 }
 
 /// What the host can do, for [`VmPage::features`].
@@ -71,6 +102,7 @@ pub struct VcpuPage {
     pub scratch: [AtomicU64; 9],
     /// The guest's debug registers DR0-3, DR6, DR7, as its kernel last wrote them: the object's `set_debugreg` hook keeps them here so
     /// that the crossing need not read the real ones (which traps under many hypervisors). DR7 = 0: no breakpoint is armed.
+    /// The host puts DR0-3 on the CPU from here at the begin of a residency.
     pub debug: [AtomicU64; 6],
     /// Zero, up to the NMI stack.
     pub reserved: [u64; 234],
@@ -98,6 +130,12 @@ pub mod event {
     pub const STOP: u64 = 1 << 7;
     /// This CPU shall stop for good (another vCPU panics or halts the machine).
     pub const CPU_STOP: u64 = 1 << 8;
+    /// The host's wall clock was set, or it is time to look at it again.
+    pub const CLOCK: u64 = 1 << 9;
+    /// The daemon has an order: see [`super::VmPage::order`].
+    pub const ORDER: u64 = 1 << 10;
+    /// All of them.
+    pub const ALL: u64 = (ORDER << 1) - 1;
 }
 
 const _: () = {
@@ -106,6 +144,9 @@ const _: () = {
     assert!(offset_of!(VmPage, wall_sec) == 48);
     assert!(offset_of!(VmPage, console_out) == 80);
     assert!(offset_of!(VmPage, device_pending) == 96);
+    assert!(offset_of!(VmPage, console_size) == 104);
+    assert!(offset_of!(VmPage, order) == 112);
+    assert!(offset_of!(OrderPage, number) == 16);
     assert!(size_of::<VcpuPage>() == PAGE_SIZE as usize);
     assert!(offset_of!(VcpuPage, args) == 8);
     assert!(offset_of!(VcpuPage, debug) == 128);

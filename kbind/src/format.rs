@@ -58,6 +58,8 @@ pub enum Kind {
     Module = 12,
     /// Data word that is replaced by `number`. Text: place, old values.
     HookValue = 13,
+    /// Each `pause` instruction between two symbols becomes the software interrupt `number`. Text: start, end.
+    Waits = 14,
 }
 
 impl Kind {
@@ -77,6 +79,7 @@ impl Kind {
             11 => Self::Parameter,
             12 => Self::Module,
             13 => Self::HookValue,
+            14 => Self::Waits,
             _ => return None,
         })
     }
@@ -225,7 +228,7 @@ mod tests {
         for number in 0..=255 {
             assert!(Kind::from_u8(number).is_none_or(|kind| kind as u8 == number));
         }
-        assert_eq!(Kind::from_u8(13), Some(Kind::HookValue));
-        assert_eq!(Kind::from_u8(14), None);
+        assert_eq!(Kind::from_u8(14), Some(Kind::Waits));
+        assert_eq!(Kind::from_u8(15), None);
     }
 }

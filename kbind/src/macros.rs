@@ -311,6 +311,20 @@ macro_rules! __hook {
     };
 }
 
+/// Waits of the kernel that the object shall know of: each `pause` instruction between two symbols of its text becomes a software interrupt
+/// (`int vector`, as long as `pause`), whose gate the object writes.
+///
+/// ```
+/// const VECTOR: u8 = 26;
+/// kbind::waits! { "_stext" to "_etext" = VECTOR; }
+/// ```
+#[macro_export]
+macro_rules! waits {
+    ($start:literal to $end:literal = $vector:expr;) => {
+        $crate::__record!(Waits, 0, concat!($start, "\0", $end), number($vector as u8 as u64));
+    };
+}
+
 /// Symbols of kernel modules, which the object finds by itself while the kernel runs.
 ///
 /// ```

@@ -26,5 +26,8 @@ fn main() -> anyhow::Result<()> {
     for poke in &link.pokes {
         println!("  {:#x} = {:#x}  {}", poke.vaddr, poke.value, poke.what);
     }
+    for wait in &link.waits {
+        println!("  {:#x}  wait", wait.vaddr);
+    }
     Ok(())
 }

@@ -10,7 +10,9 @@ pub enum ImageError {
     #[error("the kernel image is empty; is the download complete?")]
     Empty,
     /// Neither a bzImage nor an ELF file.
-    #[error("this is not a Linux kernel image: neither a bzImage (vmlinuz) nor an ELF file (vmlinux)")]
+    #[error(
+        "this is not a Linux kernel image: neither a bzImage (vmlinuz) nor an ELF file (vmlinux); give the `vmlinuz-...` of a distribution, as its /boot has it"
+    )]
     NotAKernel,
     /// The file ends before something it refers to.
     #[error("the kernel image is cut short: {0} lies beyond its end; copy the file again")]
@@ -65,7 +67,9 @@ pub enum ImageError {
     #[error("this kernel checks indirect calls (CONFIG_CFI_CLANG): prebuilt objects cannot be used with it")]
     Cfi,
     /// The version could not be read.
-    #[error("the kernel image does not tell its version")]
+    #[error(
+        "this file does not tell the version of a Linux kernel; give the `vmlinuz-...` of a distribution, as its /boot has it"
+    )]
     NoRelease,
 }
 

@@ -5,6 +5,7 @@ use crate::bytes::slice;
 use crate::error::{LinkError, Problem};
 use crate::image::KernelImage;
 use crate::records::{self, Record};
+use crate::waits;
 use kbind::format::{ABSENT, Kind, META_SECTION};
 use object::LittleEndian;
 use object::elf::{ET_EXEC, FileHeader64, PF_W, PF_X, PT_LOAD, SHN_UNDEF, SHT_SYMTAB, STB_GLOBAL};
@@ -40,6 +41,15 @@ pub struct Poke {
     pub what: String,
 }
 
+/// An instruction of the kernel to be replaced before it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Virtual link address of a `pause`.
+    pub vaddr: u64,
+    /// What takes its place: a software interrupt.
+    pub instruction: [u8; 2],
+}
+
 /// A guest object that fits a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestLink {
@@ -51,6 +61,8 @@ pub struct GuestLink {
     pub segments: Vec<ObjectSegment>,
     /// The hooks.
     pub pokes: Vec<Poke>,
+    /// Where the kernel waits.
+    pub waits: Vec<Wait>,
 }
 
 impl GuestLink {
@@ -88,6 +100,7 @@ pub fn link_guest(image: &KernelImage, object: &[u8]) -> Result<GuestLink, LinkE
 struct Resolved {
     slot: Option<u64>,
     poke: Option<(u64, u64)>,
+    waits: Vec<Wait>,
 }
 
 fn resolve(image: &KernelImage, record: &Record) -> Answer<Resolved> {
@@ -102,6 +115,7 @@ fn resolve(image: &KernelImage, record: &Record) -> Answer<Resolved> {
         Kind::Enumerator => answer::enumerator(record, layout)?,
         Kind::Parameter => answer::parameter(record, layout),
         Kind::HookFunction | Kind::HookSymbol | Kind::HookValue => return hook(image, record),
+        Kind::Waits => return find_waits(image, record),
         Kind::Late => return Ok(Resolved::default()),
         Kind::Import | Kind::ImportData | Kind::Module => {
             return Err(Failure::Wrong("only a host object can import".into()));
@@ -110,7 +124,7 @@ fn resolve(image: &KernelImage, record: &Record) -> Answer<Resolved> {
     if value == ABSENT {
         return Err(Failure::Wrong("its value is the one that stands for absence".into()));
     }
-    Ok(Resolved { slot: Some(value), poke: None })
+    Ok(Resolved { slot: Some(value), ..Resolved::default() })
 }
 
 fn symbol(image: &KernelImage, name: &str) -> Answer<u64> {
@@ -151,7 +165,16 @@ fn hook(image: &KernelImage, record: &Record) -> Answer<Resolved> {
         Kind::HookValue => record.number,
         _ => answer::first(record.string(2), |name| symbol(image, name))?,
     };
-    Ok(Resolved { slot: Some(old), poke: Some((vaddr, value)) })
+    Ok(Resolved { slot: Some(old), poke: Some((vaddr, value)), ..Resolved::default() })
+}
+
+fn find_waits(image: &KernelImage, record: &Record) -> Answer<Resolved> {
+    /// `int`, with the vector in the second byte (Intel SDM volume 2).
+    const INT: u8 = 0xcd;
+    let vector = u8::try_from(record.number).map_err(|_| Failure::Wrong("no vector".into()))?;
+    let found = waits::pauses(image, symbol(image, record.name())?, symbol(image, record.string(1))?)?;
+    let waits = found.into_iter().map(|vaddr| Wait { vaddr, instruction: [INT, vector] }).collect();
+    Ok(Resolved { waits, ..Resolved::default() })
 }
 
 fn old_word(image: &KernelImage, vaddr: u64) -> Answer<u64> {
@@ -184,6 +207,7 @@ fn apply(link: &mut GuestLink, record: &Record, answer: Resolved) -> Result<(), 
         fill(link, record.slot, value)
             .ok_or_else(|| format!("the slot of {} is not in it", record.name()))?;
     }
+    link.waits.extend(answer.waits);
     let Some((vaddr, value)) = answer.poke else { return Ok(()) };
     if record.kind == Kind::HookFunction
         && !link.segments.iter().any(|part| part.executable && part.holds(value))
@@ -248,9 +272,8 @@ fn read_object(object: &[u8]) -> Result<(GuestLink, &[u8]), String> {
         let name = symbols.symbol_name(endian, symbol).ok()?;
         Some((std::str::from_utf8(name).ok()?.to_string(), symbol.st_value(endian)))
     });
-    let link =
-        GuestLink { entry: header.e_entry(endian), symbols: named.collect(), segments, pokes: Vec::new() };
-    Ok((link, meta))
+    let (entry, symbols) = (header.e_entry(endian), named.collect());
+    Ok((GuestLink { entry, symbols, segments, pokes: Vec::new(), waits: Vec::new() }, meta))
 }
 
 fn segment(

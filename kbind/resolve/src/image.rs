@@ -28,7 +28,15 @@ impl KernelImage {
     /// # Errors
     /// [`ImageError`] tells what is wrong with the file. A kernel without BTF is refused.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, ImageError> {
-        Self::read(bytes, None)
+        Self::parse_by(bytes, &payload::unpack)
+    }
+
+    /// As [`KernelImage::parse`]; the compressed kernel of a bzImage is unpacked by `unpack`.
+    ///
+    /// # Errors
+    /// [`ImageError`] tells what is wrong with the file; those of `unpack`.
+    pub fn parse_by(bytes: Vec<u8>, unpack: Unpack<'_>) -> Result<Self, ImageError> {
+        Self::read(bytes, None, unpack)
     }
 
     /// As [`KernelImage::parse`], for a kernel without BTF: layouts come from `offsets`, prototypes are unchecked.
@@ -36,11 +44,11 @@ impl KernelImage {
     /// # Errors
     /// [`ImageError`] tells what is wrong with the file.
     pub fn parse_with_offsets(bytes: Vec<u8>, offsets: OffsetFile) -> Result<Self, ImageError> {
-        Self::read(bytes, Some(offsets))
+        Self::read(bytes, Some(offsets), &payload::unpack)
     }
 
-    fn read(bytes: Vec<u8>, offsets: Option<OffsetFile>) -> Result<Self, ImageError> {
-        let (unpacked, boot_header, version) = unpack(bytes)?;
+    fn read(bytes: Vec<u8>, offsets: Option<OffsetFile>, unpack: Unpack<'_>) -> Result<Self, ImageError> {
+        let (unpacked, boot_header, version) = open(bytes, unpack)?;
         let vmlinux = Vmlinux::parse(unpacked)?;
         let release = version.or_else(|| banner(&vmlinux.bytes)).ok_or(ImageError::NoRelease)?;
         let symbols = Symbols::find(&vmlinux)?;
@@ -165,9 +173,12 @@ struct NoLayout;
 
 impl Layout for NoLayout {}
 
+/// Unpacks the compressed kernel in a bzImage.
+pub type Unpack<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, ImageError>;
+
 type Unpacked = (Vec<u8>, Option<Vec<u8>>, Option<String>);
 
-fn unpack(bytes: Vec<u8>) -> Result<Unpacked, ImageError> {
+fn open(bytes: Vec<u8>, unpack: Unpack<'_>) -> Result<Unpacked, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
@@ -179,7 +190,7 @@ fn unpack(bytes: Vec<u8>) -> Result<Unpacked, ImageError> {
     }
     let image = payload::parse(&bytes)?;
     let version = image.version.and_then(|text| text.split(' ').next()).filter(|text| !text.is_empty());
-    Ok((payload::unpack(image.payload)?, Some(image.header.to_vec()), version.map(String::from)))
+    Ok((unpack(image.payload)?, Some(image.header.to_vec()), version.map(String::from)))
 }
 
 /// The release out of the line that the kernel prints first.

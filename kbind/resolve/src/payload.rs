@@ -137,11 +137,7 @@ pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, ImageError> {
             MAX_UNPACKED,
             io,
         ),
-        Format::Zstd => {
-            let window = u64::from(MAX_WINDOW_KIB) << 10;
-            let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(payload, window);
-            read_all(decoder.map_err(|error| damaged(error.to_string()))?, payload, MAX_UNPACKED, io)
-        }
+        Format::Zstd => unpack_zstd(payload, MAX_UNPACKED),
         Format::Lzma => {
             let decoder = lzma_rust2::LzmaReader::new_mem_limit(payload, MAX_WINDOW_KIB, None);
             read_all(decoder.map_err(|error| damaged(error.to_string()))?, payload, MAX_UNPACKED, io)
@@ -169,6 +165,18 @@ fn read_all(
 fn size_hint(payload: &[u8]) -> usize {
     let stored = payload.len().checked_sub(4).and_then(|at| u32_at(payload, at)).unwrap_or(0);
     (stored as usize).min(payload.len().saturating_mul(MAX_RATIO)).min(MAX_UNPACKED)
+}
+
+/// One frame, and behind it the unpacked size that the build appends.
+fn unpack_zstd(payload: &[u8], limit: usize) -> Result<Vec<u8>, ImageError> {
+    let damaged = |reason: String| ImageError::Damaged { format: "zstd", reason };
+    let frame = payload.len().checked_sub(4).and_then(|end| payload.get(..end)).unwrap_or(&[]);
+    let mut unpacked = Vec::with_capacity(size_hint(payload));
+    match zrip::DecompressContext::new().decompress_into_with_limit(frame, &mut unpacked, limit) {
+        Ok(_) => Ok(unpacked),
+        Err(zrip::DecompressError::OutputTooSmall) => Err(ImageError::TooLarge(limit)),
+        Err(error) => Err(damaged(error.to_string())),
+    }
 }
 
 /// The legacy lz4 container: blocks of 8 MiB, each after its packed size.

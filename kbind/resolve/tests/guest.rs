@@ -3,7 +3,7 @@
 mod support;
 
 use kbind::format::{CHECKED, Kind, OPTIONAL, VARIADIC};
-use kbind_resolve::{GuestLink, KernelImage, LinkError, link_guest};
+use kbind_resolve::{GuestLink, KernelImage, LinkError, Wait, link_guest};
 use support::kernel::{BSS, DATA, Kernel, PV_OPS, TEXT};
 use support::object::{CODE, SLOTS, guest, guest_at};
 use support::record::{Record, record};
@@ -131,6 +131,20 @@ fn hooks_are_checked() {
     assert!(reason(narrow).contains("not a word"));
     let late = record(Kind::HookFunction, "late_hook\0").arity(0).target(CODE);
     assert!(reason(late).contains(&format!("{:#x} is not among the initial data", BSS + 8)));
+}
+
+#[test]
+fn waits_are_found_in_functions() {
+    let mut vmlinux = Kernel::default().vmlinux();
+    let text = memchr::memmem::find(&vmlinux, &[0xc3; 64]).unwrap();
+    vmlinux[text + 0x35..][..2].copy_from_slice(&[0xf3, 0x90]);
+    let image = KernelImage::parse(vmlinux).unwrap();
+    let waits = |end: &str| record(Kind::Waits, &format!("_text\0{end}")).number(26);
+    let link = link_guest(&image, &guest(&[waits("sym_1_sym")])).unwrap();
+    assert_eq!(link.waits, [Wait { vaddr: TEXT + 0x35, instruction: [0xcd, 26] }]);
+    assert!(reason(waits("sym_1_sym")).contains("no pause"));
+    assert!(reason(waits("no_such")).contains("no symbol no_such"));
+    assert!(reason(waits("pv_ops")).contains("no text from"));
 }
 
 #[test]

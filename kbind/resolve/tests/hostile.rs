@@ -2,46 +2,9 @@
 
 mod support;
 
-use kbind::format::{CHECKED, Kind};
 use kbind_resolve::{KernelImage, link_guest, make_module};
 use proptest::prelude::*;
-use std::sync::LazyLock;
-use support::host::{Host, printk};
-use support::kallsyms::ORDERS;
-use support::kernel::{Kernel, bzimage};
-use support::object::{CODE, SLOTS, guest};
-use support::record::record;
-
-static KERNELS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let vmlinux = |order| Kernel { order, ..Kernel::default() }.vmlinux();
-    let mut kernels: Vec<_> = ORDERS.into_iter().map(vmlinux).collect();
-    kernels.push(Kernel { section_headers: false, ..Kernel::default() }.vmlinux());
-    let plain = kernels[0].clone();
-    kernels.push(bzimage(&plain, plain.len()));
-    kernels
-});
-
-static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    guest(&[
-        record(Kind::Symbol, "pv_ops+paravirt_patch_template.cpu.cpuid").slot(SLOTS),
-        record(Kind::Field, "console.capability").number(4).slot(SLOTS + 8),
-        record(Kind::Size, "console").number(64).slot(SLOTS + 16),
-        record(Kind::Enumerator, "WIDE").slot(SLOTS + 24),
-        record(Kind::Function, "register_console").prototype(0, &[8]).slot(SLOTS + 32),
-        record(Kind::HookFunction, "pv_ops+paravirt_patch_template.cpu.cpuid\0native_cpuid")
-            .flags(CHECKED)
-            .arity(2)
-            .target(CODE),
-    ])
-});
-
-static HOST: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    Host::new()
-        .declare(printk())
-        .call("printk|_printk")
-        .ask(record(Kind::Field, "module.init").number(8))
-        .write()
-});
+use support::samples::{GUEST, HOST, KERNELS};
 
 /// Writes `changes` (each a place, as a part of the whole, and a byte) and cuts the end off.
 fn damage(bytes: &[u8], changes: &[(f64, u8)], keep: f64) -> Vec<u8> {
@@ -102,4 +65,44 @@ fn the_undamaged_files_are_good() {
     let image = KernelImage::parse(KERNELS[0].clone()).unwrap();
     link_guest(&image, &GUEST).unwrap();
     make_module(&image, &HOST).unwrap();
+}
+
+/// Found by fuzzing: a section of code without bytes became a section of zeros with bytes.
+#[test]
+fn code_without_bytes_is_refused() {
+    const SECTION: usize = 64;
+    const EXECUTABLE: u8 = 4;
+    const NOBITS: u8 = 8;
+    let mut host = HOST.clone();
+    // Type and flags of a section header are 4 and 8 bytes behind its start (ELF-64, 4), and `e_shoff` is at 40.
+    let table = u64::from_le_bytes(host[40..48].try_into().unwrap()) as usize;
+    let sections = host[table..].chunks_exact_mut(SECTION).filter(|section| section[8] & EXECUTABLE != 0);
+    assert_ne!(sections.map(|section| section[4] = NOBITS).count(), 0);
+    let image = KernelImage::parse(KERNELS[0].clone()).unwrap();
+    assert!(make_module(&image, &host).is_err_and(|error| error.to_string().contains("without its bytes")));
+}
+
+/// Found by fuzzing: the end of a slot just below the end of all addresses.
+#[test]
+fn places_before_their_section_are_refused() {
+    const SECTION: usize = 64;
+    const RELOCATION: usize = 24;
+    const RELA: u8 = 4;
+    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let image = KernelImage::parse(KERNELS[0].clone()).unwrap();
+    for addend in [-8_i64, -4, -1] {
+        let mut host = HOST.clone();
+        let headers: Vec<_> = host[word(&host, 40)..].chunks_exact(SECTION).map(<[u8]>::to_vec).collect();
+        let tables = headers.iter().filter(|section| section[4] == RELA);
+        let places: Vec<_> = tables.map(|table| (word(table, 24), word(table, 32))).collect();
+        let mut changed = 0;
+        for (at, len) in places {
+            for entry in host[at..at + len].chunks_exact_mut(RELOCATION) {
+                entry[16..].copy_from_slice(&addend.to_le_bytes());
+                changed += 1;
+            }
+        }
+        assert_ne!(changed, 0);
+        assert!(make_module(&image, &host).is_err(), "{addend}");
+    }
 }

@@ -1,21 +1,19 @@
-//! The kernels of distributions, when `COLINUX_TEST_KERNELS` names some (paths separated by colons).
+//! The kernels of distributions: `COLINUX_TEST_KERNELS` names them (paths separated by colons). `cargo xtask test` runs these tests with the lab's kernels.
 
 use kbind_resolve::{ImageError, KernelImage};
 use std::path::PathBuf;
 
 fn kernels() -> Vec<PathBuf> {
-    let Some(paths) = std::env::var_os("COLINUX_TEST_KERNELS") else {
-        eprintln!("COLINUX_TEST_KERNELS names no kernels: nothing to test");
-        return Vec::new();
-    };
+    let paths = std::env::var_os("COLINUX_TEST_KERNELS").expect("COLINUX_TEST_KERNELS names no kernels");
     std::env::split_paths(&paths).collect()
 }
 
 #[test]
+#[ignore = "needs COLINUX_TEST_KERNELS"]
 fn real_kernels_are_read() {
     for path in kernels() {
         let image = KernelImage::parse(std::fs::read(&path).unwrap()).unwrap();
-        let name = path.file_name().unwrap().to_string_lossy();
+        let name = path.to_string_lossy();
         assert!(name.contains(image.release()), "{name}: {}", image.release());
         assert!(image.symbols().len() > 50_000 && image.exports().len() > 5_000, "{name}");
         assert!(image.btf().unwrap().len() > 50_000, "{name}");
@@ -27,6 +25,7 @@ fn real_kernels_are_read() {
 }
 
 #[test]
+#[ignore = "needs COLINUX_TEST_KERNELS"]
 fn real_kernels_agree_with_themselves() {
     for path in kernels() {
         let image = KernelImage::parse(std::fs::read(&path).unwrap()).unwrap();
@@ -47,6 +46,7 @@ fn real_kernels_agree_with_themselves() {
 }
 
 #[test]
+#[ignore = "needs COLINUX_TEST_KERNELS"]
 fn cut_real_kernels_are_refused() {
     for path in kernels() {
         let bytes = std::fs::read(&path).unwrap();

@@ -1,7 +1,8 @@
 //! Reads the headers of all types and indexes them by name.
 
-use crate::bytes::{c_str, slice, u8_at, u16_at, u32_at};
+use crate::bytes::{c_str, c_string, slice, u8_at, u16_at, u32_at};
 use crate::error::ImageError;
+use crate::names::NameIndex;
 
 const MAGIC: u16 = 0xeb9f;
 /// More than ten times what any kernel has.
@@ -92,8 +93,8 @@ pub struct Btf {
     strings: Vec<u8>,
     /// Offset of each type in `types`; type 0 is void and has none.
     offsets: Vec<u32>,
-    /// Types with a name, sorted by it.
-    index: Vec<u32>,
+    /// Types with a name.
+    index: NameIndex,
 }
 
 impl Btf {
@@ -106,20 +107,17 @@ impl Btf {
             sections(&bytes).ok_or(ImageError::BadBtf("its header does not fit the section"))?;
         let (types, strings) = (types.to_vec(), strings.to_vec());
         let offsets = walk(&types)?;
-        let mut btf = Self { types, strings, offsets, index: Vec::new() };
+        let mut btf = Self { types, strings, offsets, index: NameIndex::default() };
         btf.index = btf.build_index();
         Ok(btf)
     }
 
-    fn build_index(&self) -> Vec<u32> {
-        let mut named: Vec<(&str, u32)> = self
+    fn build_index(&self) -> NameIndex {
+        let named = self
             .ids()
             .filter_map(|id| self.get(id).map(|ty| (id, ty)))
-            .filter(|(_, ty)| ty.kind.indexed() && ty.name != 0)
-            .map(|(id, ty)| (self.name(ty.name), id))
-            .collect();
-        named.sort_unstable();
-        named.into_iter().map(|(_, id)| id).collect()
+            .filter(|(_, ty)| ty.kind.indexed() && ty.name != 0);
+        NameIndex::new(named.map(|(id, ty)| (self.name_bytes(ty.name), id)))
     }
 
     /// All type numbers but that of void.
@@ -155,6 +153,10 @@ impl Btf {
         c_str(&self.strings, offset as usize).unwrap_or("")
     }
 
+    fn name_bytes(&self, offset: u32) -> &[u8] {
+        c_string(&self.strings, offset as usize).unwrap_or(&[])
+    }
+
     /// Compares without reading more of the table than the name is long.
     pub(super) fn is_named(&self, offset: u32, name: &str) -> bool {
         let start = offset as usize;
@@ -169,10 +171,8 @@ impl Btf {
 
     /// Types of this name, of the kinds that are indexed.
     pub(super) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, Type)> + 'a {
-        let of = |id: &u32| self.get(*id).map_or("", |ty| self.name(ty.name));
-        let start = self.index.partition_point(|id| of(id) < name);
-        let found = self.index[start..].iter().take_while(move |id| of(id) == name);
-        found.filter_map(|&id| Some((id, self.get(id)?)))
+        let found = self.index.candidates(name.as_bytes()).filter_map(|id| Some((id, self.get(id)?)));
+        found.filter(move |(_, ty)| self.is_named(ty.name, name))
     }
 }
 

@@ -6,6 +6,7 @@ mod decode;
 mod locate;
 
 use crate::error::ImageError;
+use crate::names::NameIndex;
 use crate::vmlinux::Vmlinux;
 
 struct Entry {
@@ -17,8 +18,9 @@ struct Entry {
 /// All symbols of a kernel, by name.
 pub struct Symbols {
     names: Vec<u8>,
-    /// Sorted by name.
+    /// In the order of the table.
     entries: Vec<Entry>,
+    index: NameIndex,
 }
 
 impl Symbols {
@@ -28,20 +30,19 @@ impl Symbols {
         decode::decode(&vmlinux.bytes, &tables, &addresses).ok_or(ImageError::NoKallsyms)
     }
 
-    fn new(names: Vec<u8>, mut entries: Vec<Entry>) -> Self {
-        entries.sort_by(|a, b| name_in(&names, a.name).cmp(name_in(&names, b.name)));
-        Self { names, entries }
+    fn new(names: Vec<u8>, entries: Vec<Entry>) -> Self {
+        let index = NameIndex::new(entries.iter().map(|entry| name_in(&names, entry.name)).zip(0..));
+        Self { names, entries, index }
     }
 
     fn name(&self, entry: &Entry) -> &[u8] {
         name_in(&self.names, entry.name)
     }
 
-    fn with_name(&self, name: &str) -> &[Entry] {
+    fn with_name(&self, name: &str) -> impl Iterator<Item = &Entry> + Clone {
         let name = name.as_bytes();
-        let start = self.entries.partition_point(|entry| self.name(entry) < name);
-        let tail = &self.entries[start..];
-        &tail[..tail.partition_point(|entry| self.name(entry) == name)]
+        let entries = self.index.candidates(name).filter_map(|number| self.entries.get(number as usize));
+        entries.filter(move |entry| self.name(entry) == name)
     }
 
     /// Number of symbols.
@@ -56,24 +57,22 @@ impl Symbols {
 
     /// Addresses of all symbols with this name, in the order of the table.
     pub fn addresses(&self, name: &str) -> Vec<u64> {
-        self.with_name(name).iter().map(|entry| entry.address).collect()
+        self.with_name(name).map(|entry| entry.address).collect()
     }
 
     /// The address of a symbol that only one place in the kernel can mean: the only one with the name, or
     /// the only global one.
     pub fn find_one(&self, name: &str) -> Option<u64> {
         let all = self.with_name(name);
-        same(all.iter()).or_else(|| same(all.iter().filter(|entry| entry.kind.is_ascii_uppercase())))
+        same(all.clone()).or_else(|| same(all.filter(|entry| entry.kind.is_ascii_uppercase())))
     }
 
     /// True when some symbol starts with `prefix`.
     pub fn any_with_prefix(&self, prefix: &str) -> bool {
-        let prefix = prefix.as_bytes();
-        let start = self.entries.partition_point(|entry| self.name(entry) < prefix);
-        self.entries.get(start).is_some_and(|entry| self.name(entry).starts_with(prefix))
+        self.entries.iter().any(|entry| self.name(entry).starts_with(prefix.as_bytes()))
     }
 
-    /// Name, type letter and address of each symbol, sorted by name.
+    /// Name, type letter and address of each symbol, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], char, u64)> {
         self.entries.iter().map(|entry| (self.name(entry), char::from(entry.kind), entry.address))
     }

@@ -149,7 +149,7 @@ impl Binder<'_> {
                 answer::first(record.name(), |name| self.export(name)).is_ok().into()
             }
             Kind::Import | Kind::ImportData | Kind::Module => return Ok(None),
-            Kind::HookFunction | Kind::HookSymbol | Kind::HookValue | Kind::Late => {
+            Kind::HookFunction | Kind::HookSymbol | Kind::HookValue | Kind::Waits | Kind::Late => {
                 return Err(Failure::Wrong("only a guest object can ask for this".into()));
             }
         };

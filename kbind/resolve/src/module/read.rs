@@ -130,13 +130,18 @@ fn read_section(
     if size > 1 << 28 {
         return Err("a section is absurdly large".into());
     }
+    let executable = flags.contains(SHF_EXECINSTR);
+    let zeroed = section.sh_type(endian) == SHT_NOBITS;
+    if executable && zeroed {
+        return Err("a section of code is without its bytes".into());
+    }
     Ok(Section {
         name: String::from_utf8_lossy(name).into_owned(),
-        executable: flags.contains(SHF_EXECINSTR),
+        executable,
         writable: flags.contains(SHF_WRITE),
         data: section.data(endian, object).map_err(text)?.to_vec(),
         size,
-        zeroed: section.sh_type(endian) == SHT_NOBITS,
+        zeroed,
         align,
         relocations: Vec::new(),
     })

@@ -67,10 +67,10 @@ fn relocated(host: &HostObject, index: usize) -> Option<Vec<u8>> {
         let value = address(target, symbol.value).wrapping_add_signed(relocation.addend);
         let at = usize::try_from(relocation.offset).ok()?;
         match relocation.kind {
-            R_X86_64_64 => data.get_mut(at..at + 8)?.copy_from_slice(&value.to_le_bytes()),
+            R_X86_64_64 => data.get_mut(at..)?.get_mut(..8)?.copy_from_slice(&value.to_le_bytes()),
             R_X86_64_PC32 => {
                 let distance = value.wrapping_sub(relocation.offset) as u32;
-                data.get_mut(at..at + 4)?.copy_from_slice(&distance.to_le_bytes());
+                data.get_mut(at..)?.get_mut(..4)?.copy_from_slice(&distance.to_le_bytes());
             }
             _ => return None,
         }

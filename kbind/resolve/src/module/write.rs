@@ -215,8 +215,8 @@ impl Output<'_> {
                 Value::Number(number) => *number,
                 Value::Export(..) => 0,
             };
-            let word =
-                self.elf.section_mut(section).data_mut().get_mut(at..at + 8).ok_or("a slot is outside")?;
+            let data = self.elf.section_mut(section).data_mut().get_mut(at..);
+            let word = data.and_then(|data| data.first_chunk_mut::<8>()).ok_or("a slot is outside")?;
             word.copy_from_slice(&number.to_le_bytes());
             if let Value::Export(name, add) = value {
                 let symbol = self.import(name);

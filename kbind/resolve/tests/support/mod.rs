@@ -8,6 +8,7 @@ pub mod kallsyms;
 pub mod kernel;
 pub mod object;
 pub mod record;
+pub mod samples;
 
 /// Appends zeros up to a multiple of `align`.
 pub fn pad(bytes: &mut Vec<u8>, align: usize) {
