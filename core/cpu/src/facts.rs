@@ -73,7 +73,12 @@ impl HostFacts {
     pub fn can_reenter(&self, cr3: u64, cr4: u64) -> bool {
         let same_depth = (cr4 ^ self.cr4) & CR4_LA57 == 0;
         let pcid = cr4 & CR4_PCIDE == 0 || self.pcid();
-        same_depth && pcid && cr4 & CR4_PAE != 0 && cr4 & CR4_VMXE == 0 && cr3 >> 52 == 0
+        same_depth && pcid && cr4 & CR4_PAE != 0 && cr4 & CR4_VMXE == 0 && Self::is_root(cr3)
+    }
+
+    /// Whether CR3 can be loaded: it has an address, perhaps a PCID, and none of the bits above.
+    pub fn is_root(cr3: u64) -> bool {
+        cr3 >> 52 == 0
     }
 
     #[cfg(test)]
@@ -87,7 +92,10 @@ impl HostFacts {
 /// # Errors
 /// [`Refusal`] says what is in the way.
 pub fn preflight() -> Result<HostFacts, Refusal> {
-    let facts = HostFacts::read();
+    check(HostFacts::read())
+}
+
+fn check(facts: HostFacts) -> Result<HostFacts, Refusal> {
     if facts.vmx() {
         return Err(Refusal::VmxOperation);
     }
@@ -108,6 +116,12 @@ mod tests {
     fn start_cr4_has_no_global_pages_and_the_host_depth() {
         assert_eq!(HostFacts::with_cr4(HOST).guest_start_cr4(), CR4_PAE | CR4_PSE | CR4_MCE);
         assert_ne!(HostFacts::with_cr4(HOST | CR4_LA57).guest_start_cr4() & CR4_LA57, 0);
+    }
+
+    #[test]
+    fn a_host_in_vmx_operation_is_refused() {
+        assert!(matches!(check(HostFacts::with_cr4(HOST | CR4_VMXE)), Err(Refusal::VmxOperation)));
+        assert!(check(HostFacts::with_cr4(HOST)).is_ok());
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod residency;
 pub mod tiny;
 
 pub use facts::{HostFacts, Refusal, preflight};
-pub use passage::{Exit, PassageData, code_page, cross};
+pub use passage::{Arrivals, Exit, PassageData, code_page, cross};
 pub use raise::{FIRST_EXTERNAL, raise_machine_check, raise_nmi, raise_vector};
 pub use residency::Residency;
 

@@ -4,7 +4,7 @@ use crate::descriptor::{DescriptorPointer, GDT_ENTRIES, Gate, IDT_GATES, MACHINE
 use crate::regs::{MSR_FS_BASE, MSR_GS_BASE};
 use colinux_abi::page::VcpuPage;
 use colinux_abi::{PAGE_SIZE, window};
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::{offset_of, size_of};
 
 /// What the crossing carries for one world. Address kinds are those of the world itself.
@@ -52,20 +52,15 @@ pub struct PassageData {
     resume_g: u64,
     tiny_cr3: u64,
     vcpu_page: u64,
-    reason: u64,
-    arg0: u64,
-    arg1: u64,
     ret: u64,
+    /// [`Arrivals`], in one word so that one look tells that there are none.
+    arrivals: u64,
     pub(crate) flags: u32,
-    nmis: u32,
-    machine_checks: u32,
-    early_nmis: u32,
     idt_limit: u16,
-    reserved: [u16; 3],
+    reserved: u16,
     pub(crate) host: World,
     pub(crate) guest: World,
     table_pointers: [DescriptorPointer; 4],
-    reserved2: [u8; 8],
     pub(crate) gdt_h: [u64; GDT_ENTRIES],
     gdt_g: [u64; GDT_ENTRIES],
     idt_h: [Gate; IDT_GATES],
@@ -77,6 +72,17 @@ pub struct PassageData {
 /// Aligned as the CPU aligns a frame.
 #[repr(C, align(16))]
 struct Stack([u64; STACK_WORDS]);
+
+/// What arrived while neither world could handle it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// NMIs inside the passage. If not zero, the CPU still holds NMIs back until an iret: deliver with [`crate::raise_nmi`] before anything else.
+    pub nmis: u16,
+    /// Machine checks inside the passage or on the guest's start tables.
+    pub machine_checks: u16,
+    /// NMIs while the guest ran on its start tables. NMIs may be open again: deliver with a real NMI, not with `int 2`.
+    pub early_nmis: u16,
+}
 
 /// Why the guest left, as it said itself: hostile input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,16 +107,13 @@ global_asm!(
     TINY_CR3 = const offset_of!(PassageData, tiny_cr3),
     VCPU_PAGE = const offset_of!(PassageData, vcpu_page),
     VP_DR7 = const offset_of!(VcpuPage, debug) + 40,
-    REASON = const offset_of!(PassageData, reason),
-    ARG0 = const offset_of!(PassageData, arg0),
-    ARG1 = const offset_of!(PassageData, arg1),
     RET = const offset_of!(PassageData, ret),
     FLAGS = const offset_of!(PassageData, flags),
     F_FSGSBASE = const FLAG_FSGSBASE,
     F_RELOAD = const FLAG_RELOAD,
-    NMIS = const offset_of!(PassageData, nmis),
-    MCES = const offset_of!(PassageData, machine_checks),
-    EARLY_NMIS = const offset_of!(PassageData, early_nmis),
+    NMIS = const offset_of!(PassageData, arrivals),
+    MCES = const offset_of!(PassageData, arrivals) + 2,
+    EARLY_NMIS = const offset_of!(PassageData, arrivals) + 4,
     IDT_LIMIT = const offset_of!(PassageData, idt_limit),
     PIDTR_H = const PIDTR_H,
     PIDTR_G = const PIDTR_H + POINTER,
@@ -158,7 +161,7 @@ unsafe extern "C" {
     static colinux_passage_nmi: u8;
     static colinux_passage_mce: u8;
     static colinux_passage_early_nmi: u8;
-    fn colinux_passage_enter(data: *mut PassageData);
+    fn colinux_passage_enter();
 }
 
 /// The code page in the driver's image: page aligned, `PAGE_SIZE` bytes.
@@ -223,7 +226,7 @@ impl PassageData {
             cr4: facts.guest_start_cr4(),
             gs_base: 0,
             fs_base: 0,
-            dr6: 0xffff_0ff0,
+            dr6: crate::residency::DR6_CLEAR,
             gdtr: self.table_pointers[3],
             tr: 0,
             ldtr: 0,
@@ -237,30 +240,19 @@ impl PassageData {
         };
     }
 
-    /// Why the guest left.
-    pub fn exit(&self) -> Exit {
-        Exit { reason: self.reason, arg0: self.arg0, arg1: self.arg1 }
-    }
-
     /// Sets what the guest's hypercall returns.
     pub fn set_return(&mut self, value: u64) {
         self.ret = value;
     }
 
-    /// Takes the number of NMIs that arrived inside the passage since the last call. If it is not zero, the CPU still holds NMIs back until an iret: deliver
-    /// with [`crate::raise_nmi`] before anything else.
-    pub fn take_nmis(&mut self) -> u32 {
-        core::mem::take(&mut self.nmis)
-    }
-
-    /// Takes the number of NMIs that arrived while the guest ran on its start tables. NMIs may be open again: deliver with a real NMI, not with `int 2`.
-    pub fn take_early_nmis(&mut self) -> u32 {
-        core::mem::take(&mut self.early_nmis)
-    }
-
-    /// Takes the number of machine checks that arrived inside the passage or on the guest's start tables.
-    pub fn take_machine_checks(&mut self) -> u32 {
-        core::mem::take(&mut self.machine_checks)
+    /// Takes what arrived since the last call. Nearly always that is nothing.
+    pub fn take_arrivals(&mut self) -> Option<Arrivals> {
+        if self.arrivals == 0 {
+            return None;
+        }
+        let [nmis, machine_checks, early_nmis] = [0, 16, 32].map(|shift| (self.arrivals >> shift) as u16);
+        self.arrivals = 0;
+        Some(Arrivals { nmis, machine_checks, early_nmis })
     }
 
     /// CR3 and CR4 with which the guest left, for [`crate::facts::HostFacts::can_reenter`] and for diagnosis.
@@ -274,14 +266,22 @@ fn set_gates(idt: &mut [Gate; IDT_GATES], nmi: u64, machine_check: u64) {
     idt[MACHINE_CHECK_VECTOR] = Gate::interrupt(machine_check);
 }
 
-/// Carries this CPU into the guest, and returns when the guest leaves.
+/// Carries this CPU into the guest, and returns when the guest leaves: why it did.
 ///
 /// # Safety
 /// Interrupts are off; the residency of the vCPU of `data` is loaded on this CPU ([`crate::Residency::load`]); the guest's start state or a previous exit is in `data`;
 /// the window's page table maps the passage.
-pub unsafe fn cross(data: *mut PassageData) {
-    // SAFETY: by the contract above; the assembly keeps the C ABI.
-    unsafe { colinux_passage_enter(data) }
+#[inline]
+pub unsafe fn cross(data: *mut PassageData) -> Exit {
+    let (reason, arg0, arg1);
+    // SAFETY: by the contract above. What the assembly does not keep is named here, but for registers of the FPU, which ring 0 code does not use.
+    unsafe {
+        asm!("call {}", sym colinux_passage_enter,
+            inout("rdi") data => _, lateout("rsi") reason, lateout("rdx") arg0, lateout("rcx") arg1,
+            lateout("rax") _, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _);
+    }
+    Exit { reason, arg0, arg1 }
 }
 
 const _: () = {

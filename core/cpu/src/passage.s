@@ -15,16 +15,19 @@
 # TLB: the guest runs without CR4.PGE. Changing PGE drops every entry of every PCID, global or not, and both ways have one such write.
 # Where both worlds have PGE set (a guest in its first instructions), an extra write clears it first.
 #
-# Offsets are names that passage.rs gives from offset_of!. Label prefix: colinux_. Syntax: Intel.
+# Offsets are names that passage.rs gives from offset_of!. Functions are typed, so that the kernel and debuggers name them. Label prefix: colinux_. Syntax: Intel.
 
     .pushsection .text.colinux_passage, "ax", @progbits
     .balign 4096
     .globl  colinux_passage_page
+    .type   colinux_passage_page, @function
 colinux_passage_page:
 
 # leave(rdi: data page at G, rsi: reason, rdx: arg0, rcx: arg1) -> rax          The guest's way out: the first byte of the page.
 # Called with interrupts off, on any stack of the guest, in any of its page tables. Keeps what the C ABI keeps.
+# Reason and arguments stay in their registers all the way: the host finds them there.
     .globl  colinux_passage_leave
+    .type   colinux_passage_leave, @function
 colinux_passage_leave:
     endbr64
     # 1. What the guest's C code wants kept lies on the guest's stack.
@@ -40,9 +43,6 @@ colinux_passage_leave:
     sidt    [rdi + {G_IDTR}]
     lidt    [rdi + {PIDTR_G}]
     mov     [rdi + {G_RSP}], rsp
-    mov     [rdi + {REASON}], rsi
-    mov     [rdi + {ARG0}], rdx
-    mov     [rdi + {ARG1}], rcx
     # 3. A full-size IDT gets the vCPU's number into its limit: the limit beyond 0xfff means nothing to the CPU, and `sidt` reads it
     #    back anywhere, with any GS, in one instruction.
     cmp     word ptr [rdi + {G_IDTR}], 0xfff
@@ -71,52 +71,48 @@ colinux_passage_leave:
 4:  test    bl, 0x80
     jnz     22f
     # 5. Over: the host's alias of everything.
-5:  mov     rsi, [rdi + {SELF_H}]
+5:  mov     r8, [rdi + {SELF_H}]
     lea     rsp, [rdi + {STACK_TOP}]
     mov     rax, [rdi + {TINY_CR3}]
     mov     cr3, rax
     jmp     qword ptr [rdi + {RESUME_H}]
 
     .globl  colinux_passage_resume_h
+    .type   colinux_passage_resume_h, @function
 colinux_passage_resume_h:
     endbr64
-    lea     rsp, [rsi + {STACK_TOP}]
-    lidt    [rsi + {PIDTR_H}]
-    lgdt    [rsi + {PGDTR_H}]
+    lea     rsp, [r8 + {STACK_TOP}]
+    lidt    [r8 + {PIDTR_H}]
+    lgdt    [r8 + {PGDTR_H}]
     # 6. The host's CR4 (PGE: full flush; PCIDE may be set because the tiny CR3 has PCID 0), then the host's space.
-    mov     rax, [rsi + {H_CR4}]
+    mov     rax, [r8 + {H_CR4}]
     mov     cr4, rax
-    mov     rax, [rsi + {H_CR3}]
+    mov     rax, [r8 + {H_CR3}]
     mov     cr3, rax
-    mov     rax, [rsi + {H_CR0}]
-    cmp     rax, [rsi + {G_CR0}]
+    mov     rax, [r8 + {H_CR0}]
+    cmp     rax, [r8 + {G_CR0}]
     je      6f
     mov     cr0, rax
 6:  # 7. GS base, before the host's IDT: the host's NMI entry looks at it.
-    test    dword ptr [rsi + {FLAGS}], {F_FSGSBASE}
+    test    dword ptr [r8 + {FLAGS}], {F_FSGSBASE}
     jz      23f
     rdgsbase rax
-    mov     [rsi + {G_GS_BASE}], rax
-    mov     rax, [rsi + {H_GS_BASE}]
+    mov     [r8 + {G_GS_BASE}], rax
+    mov     rax, [r8 + {H_GS_BASE}]
     wrgsbase rax
 7:  # 8. The host's TSS, through the private copy of its descriptor: the busy bit of the host's own GDT is never touched.
-    movzx   eax, word ptr [rsi + {H_TR}]
-    mov     byte ptr [rsi + rax + {GDT_H} + 5], 0x89
+    movzx   eax, word ptr [r8 + {H_TR}]
+    mov     byte ptr [r8 + rax + {GDT_H} + 5], 0x89
     ltr     ax
-    lgdt    [rsi + {H_GDTR}]
-    mov     eax, [rsi + {H_SS}]
-    mov     ecx, ss
-    cmp     eax, ecx
+    lgdt    [r8 + {H_GDTR}]
+    mov     eax, ss
+    cmp     eax, [r8 + {H_SS}]
     je      8f
-    mov     ss, eax
-8:  lidt    [rsi + {H_IDTR}]
+    mov     ss, [r8 + {H_SS}]
+8:  lidt    [r8 + {H_IDTR}]
     # 9. Home.
-    mov     rsp, [rsi + {H_RSP}]
+    mov     rsp, [r8 + {H_RSP}]
     popfq
-    pop     r15
-    pop     r14
-    pop     r13
-    pop     r12
     pop     rbx
     pop     rbp
     ret
@@ -129,16 +125,16 @@ colinux_passage_resume_h:
     jnz     3b
     cmp     eax, {LAST_TR}
     ja      3b
-    lea     ecx, [rax + 15]
-    cmp     cx, [rdi + {G_GDTR}]
+    lea     r8d, [rax + 15]
+    cmp     r8w, [rdi + {G_GDTR}]
     ja      3b
-    mov     rdx, [rdi + {G_GDTR} + 2]
-    cmp     byte ptr [rdx + rax + 5], 0x8b
+    mov     r9, [rdi + {G_GDTR} + 2]
+    cmp     byte ptr [r9 + rax + 5], 0x8b
     jne     3b
-    mov     rcx, [rdx + rax]
-    mov     [rdi + rax + {GDT_G}], rcx
-    mov     rcx, [rdx + rax + 8]
-    mov     [rdi + rax + {GDT_G} + 8], rcx
+    mov     r8, [r9 + rax]
+    mov     [rdi + rax + {GDT_G}], r8
+    mov     r8, [r9 + rax + 8]
+    mov     [rdi + rax + {GDT_G} + 8], r8
     mov     [rdi + {G_TR}], ax
     jmp     3b
 # The guest has armed breakpoints: they must not fire in the host.
@@ -153,33 +149,32 @@ colinux_passage_resume_h:
     mov     cr4, rax
     jmp     5b
 # A CPU without FSGSBASE.
-23: mov     ecx, {MSR_GS_BASE}
+23: mov     r9, rcx
+    mov     r10, rdx
+    mov     ecx, {MSR_GS_BASE}
     rdmsr
-    mov     [rsi + {G_GS_BASE}], eax
-    mov     [rsi + {G_GS_BASE} + 4], edx
-    mov     eax, [rsi + {H_GS_BASE}]
-    mov     edx, [rsi + {H_GS_BASE} + 4]
+    mov     [r8 + {G_GS_BASE}], eax
+    mov     [r8 + {G_GS_BASE} + 4], edx
+    mov     eax, [r8 + {H_GS_BASE}]
+    mov     edx, [r8 + {H_GS_BASE} + 4]
     wrmsr
+    mov     rdx, r10
+    mov     rcx, r9
     jmp     7b
 
-# enter(rdi: data page at H)                                                    The host's way in. Returns when the guest leaves.
-# Called with interrupts off. The host's GDTR, IDTR, TR, SS and GS base are in the data page since the residency began.
+# enter(rdi: data page at H) -> rsi: reason, rdx: arg0, rcx: arg1               The host's way in. Returns when the guest leaves.
+# Called with interrupts off; keeps rbx, rbp and the flags, nothing else. The host's GDTR, IDTR, TR, SS, CR0 and GS base are in the
+# data page since the residency began.
     .globl  colinux_passage_enter
+    .type   colinux_passage_enter, @function
     .balign 16
 colinux_passage_enter:
-    endbr64
     # 1. What Rust wants kept lies on the host's stack.
     push    rbp
     push    rbx
-    push    r12
-    push    r13
-    push    r14
-    push    r15
     pushfq
     mov     [rdi + {H_RSP}], rsp
-    # 2. The host's control registers. CR3 and CR4 can change between crossings, so they are read.
-    mov     rax, cr0
-    mov     [rdi + {H_CR0}], rax
+    # 2. The host's control registers that can change between crossings.
     mov     rax, cr3
     mov     [rdi + {H_CR3}], rax
     mov     rax, cr4
@@ -189,64 +184,61 @@ colinux_passage_enter:
     lgdt    [rdi + {PGDTR_H}]
     lea     rsp, [rdi + {STACK_TOP}]
     # 4. Over: the guest's alias of everything.
-    mov     rsi, [rdi + {SELF_G}]
+    mov     r8, [rdi + {SELF_G}]
     mov     rax, [rdi + {TINY_CR3}]
     mov     cr3, rax
     jmp     qword ptr [rdi + {RESUME_G}]
 
     .globl  colinux_passage_resume_g
+    .type   colinux_passage_resume_g, @function
 colinux_passage_resume_g:
     endbr64
-    lea     rsp, [rsi + {STACK_TOP}]
-    lidt    [rsi + {PIDTR_G}]
-    lgdt    [rsi + {PGDTR_G}]
+    lea     rsp, [r8 + {STACK_TOP}]
+    lidt    [r8 + {PIDTR_G}]
+    lgdt    [r8 + {PGDTR_G}]
     # 5. The guest's space.
-    mov     rax, [rsi + {G_CR3}]
+    mov     rax, [r8 + {G_CR3}]
     mov     cr3, rax
     # 6. GS base, while the host's CR4 still allows wrgsbase.
-    test    dword ptr [rsi + {FLAGS}], {F_FSGSBASE}
+    test    dword ptr [r8 + {FLAGS}], {F_FSGSBASE}
     jz      33f
-    mov     rax, [rsi + {G_GS_BASE}]
+    mov     rax, [r8 + {G_GS_BASE}]
     wrgsbase rax
-3:  mov     rax, [rsi + {G_CR0}]
-    cmp     rax, [rsi + {H_CR0}]
+3:  mov     rax, [r8 + {G_CR0}]
+    cmp     rax, [r8 + {H_CR0}]
     je      4f
     mov     cr0, rax
 4:  # 7. The guest's CR4; PGE goes from 1 to 0: full flush.
-    mov     rax, [rsi + {G_CR4}]
-    mov     rcx, [rsi + {H_CR4}]
-    and     ecx, eax
-    test    cl, 0x80
+    mov     rax, [r8 + {G_CR4}]
+    test    al, 0x80
     jnz     32f
 5:  mov     cr4, rax
     # 8. The guest's TSS and GDT.
-    movzx   eax, word ptr [rsi + {G_TR}]
+    movzx   eax, word ptr [r8 + {G_TR}]
     test    eax, eax
     jz      6f
-    mov     byte ptr [rsi + rax + {GDT_G} + 5], 0x89
+    mov     byte ptr [r8 + rax + {GDT_G} + 5], 0x89
     ltr     ax
-6:  lgdt    [rsi + {G_GDTR}]
-    mov     eax, [rsi + {G_SS}]
-    mov     ecx, ss
-    cmp     eax, ecx
+6:  lgdt    [r8 + {G_GDTR}]
+    mov     eax, ss
+    cmp     eax, [r8 + {G_SS}]
     je      7f
-    mov     ss, eax
-7:  test    dword ptr [rsi + {FLAGS}], {F_RELOAD}
+    mov     ss, [r8 + {G_SS}]
+7:  test    dword ptr [r8 + {FLAGS}], {F_RELOAD}
     jnz     30f
-8:  mov     rax, [rsi + {G_CR2}]
-    mov     rcx, cr2
+8:  mov     rax, cr2
+    mov     rcx, [r8 + {G_CR2}]
     cmp     rax, rcx
     je      9f
-    mov     cr2, rax
-9:  mov     rax, [rsi + {VCPU_PAGE}]
-    mov     rax, [rax + {VP_DR7}]
-    test    rax, rax
-    jnz     31f
+    mov     cr2, rcx
+9:  mov     rax, [r8 + {VCPU_PAGE}]
+    cmp     qword ptr [rax + {VP_DR7}], 0
+    jne     31f
     # 9. The guest's IDT comes last: an NMI on the next instruction makes a whole round trip and overwrites the guest's half of the data
     #    page, so nothing of it is read any more; and by the stack pointer the guest's NMI entry knows whether it interrupted itself.
-10: mov     rax, [rsi + {RET}]
-    mov     rsp, [rsi + {G_RSP}]
-    lidt    [rsi + {G_IDTR}]
+10: mov     rax, [r8 + {RET}]
+    mov     rsp, [r8 + {G_RSP}]
+    lidt    [r8 + {G_IDTR}]
     popfq
     pop     r15
     pop     r14
@@ -258,45 +250,47 @@ colinux_passage_resume_g:
     int3
 
 # First entry of a residency: the guest's selectors, which only make sense with the guest's GDT, then the bases that they spoil.
-30: and     dword ptr [rsi + {FLAGS}], ~{F_RELOAD}
-    movzx   eax, word ptr [rsi + {G_LDTR}]
+30: and     dword ptr [r8 + {FLAGS}], ~{F_RELOAD}
+    movzx   eax, word ptr [r8 + {G_LDTR}]
     lldt    ax
-    movzx   eax, word ptr [rsi + {G_DS}]
+    movzx   eax, word ptr [r8 + {G_DS}]
     mov     ds, eax
-    movzx   eax, word ptr [rsi + {G_ES}]
+    movzx   eax, word ptr [r8 + {G_ES}]
     mov     es, eax
-    movzx   eax, word ptr [rsi + {G_FS}]
+    movzx   eax, word ptr [r8 + {G_FS}]
     mov     fs, eax
-    movzx   eax, word ptr [rsi + {G_GS}]
+    movzx   eax, word ptr [r8 + {G_GS}]
     mov     gs, eax
     mov     ecx, {MSR_FS_BASE}
-    mov     eax, [rsi + {G_FS_BASE}]
-    mov     edx, [rsi + {G_FS_BASE} + 4]
+    mov     eax, [r8 + {G_FS_BASE}]
+    mov     edx, [r8 + {G_FS_BASE} + 4]
     wrmsr
     mov     ecx, {MSR_GS_BASE}
-    mov     eax, [rsi + {G_GS_BASE}]
-    mov     edx, [rsi + {G_GS_BASE} + 4]
+    mov     eax, [r8 + {G_GS_BASE}]
+    mov     edx, [r8 + {G_GS_BASE} + 4]
     wrmsr
     jmp     8b
 # The guest has armed breakpoints.
-31: mov     rcx, [rsi + {G_DR6}]
+31: mov     rax, [rax + {VP_DR7}]
+    mov     rcx, [r8 + {G_DR6}]
     mov     dr6, rcx
     mov     dr7, rax
     jmp     10b
-# Both worlds have PGE: clear it first, so that the flush happens.
+# The guest has PGE, and so may the host: clear it first, so that the flush happens.
 32: mov     rcx, rax
     and     cl, 0x7f
     mov     cr4, rcx
     jmp     5b
 # A CPU without FSGSBASE.
 33: mov     ecx, {MSR_GS_BASE}
-    mov     eax, [rsi + {G_GS_BASE}]
-    mov     edx, [rsi + {G_GS_BASE} + 4]
+    mov     eax, [r8 + {G_GS_BASE}]
+    mov     edx, [r8 + {G_GS_BASE} + 4]
     wrmsr
     jmp     3b
 
 # The first instructions of a vCPU: `enter` returns here with rbx = rip, rbp = rsp, r12 = rsi.
     .globl  colinux_passage_start
+    .type   colinux_passage_start, @function
 colinux_passage_start:
     mov     rsi, r12
     mov     rsp, rbp
@@ -307,6 +301,7 @@ colinux_passage_start:
 # returns without iret: RIP and RFLAGS are put below the interrupted stack pointer, then popfq and ret take them.
     .macro  colinux_count_stub name, counter
     .globl  \name
+    .type   \name, @function
     .balign 16
 \name:
     endbr64
@@ -318,7 +313,7 @@ colinux_passage_start:
     mov     rax, [rsp + 2]
     add     rsp, 16
     and     rax, -4096
-    inc     dword ptr [rax + \counter]
+    inc     word ptr [rax + \counter]
     mov     rax, [rsp + 24]             # RIP
     mov     rcx, [rsp + 40]             # RFLAGS
     mov     rdx, [rsp + 48]             # RSP

@@ -86,17 +86,26 @@ read_register! {
     dr7: "dr7";
 }
 
-/// Writes DR0-3 and DR6.
+/// Writes DR0-3.
 ///
 /// # Safety
-/// DR7 arms none of them, or the caller wants them armed.
-pub(crate) unsafe fn set_debug_addresses(values: &[u64; 5]) {
+/// DR7 arms none of them.
+pub(crate) unsafe fn set_breakpoints(values: &[u64; 4]) {
     // SAFETY: by contract.
     unsafe {
-        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", "mov dr6, {}",
-            in(reg) values[0], in(reg) values[1], in(reg) values[2], in(reg) values[3], in(reg) values[4],
+        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
+            in(reg) values[0], in(reg) values[1], in(reg) values[2], in(reg) values[3],
             options(nomem, nostack, preserves_flags));
     }
+}
+
+/// Writes DR6.
+///
+/// # Safety
+/// The upper half is zero.
+pub(crate) unsafe fn set_dr6(value: u64) {
+    // SAFETY: by contract.
+    unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
 }
 
 /// Writes DR7.

@@ -33,6 +33,8 @@ const XCR0_START: u64 = 0b11;
 
 const DR7_ENABLES: u64 = 0xff;
 const DR7_OFF: u64 = 0x400;
+/// No breakpoint was hit.
+pub(crate) const DR6_CLEAR: u64 = 0xffff_0ff0;
 
 /// One vCPU's registers of this kind, the guest's while it is out and the host's while it is in.
 pub struct Residency {
@@ -42,9 +44,10 @@ pub struct Residency {
     guest_xcr0: u64,
     host_xcr0: u64,
     host_pkru: u32,
-    guest_debug: [u64; 5],
-    host_debug: [u64; 5],
+    guest_dr6: u64,
+    host_dr6: u64,
     host_dr7: u64,
+    host_breakpoints: Option<[u64; 4]>,
     host_fs_base: u64,
     host_selectors: [u16; 5],
     facts: HostFacts,
@@ -68,9 +71,10 @@ impl Residency {
             guest_xcr0: XCR0_START,
             host_xcr0: XCR0_START,
             host_pkru: 0,
-            guest_debug: [0, 0, 0, 0, 0xffff_0ff0],
-            host_debug: [0; 5],
+            guest_dr6: DR6_CLEAR,
+            host_dr6: DR6_CLEAR,
             host_dr7: DR7_OFF,
+            host_breakpoints: None,
             host_fs_base: 0,
             host_selectors: [0; 5],
             facts: HostFacts::read(),
@@ -85,7 +89,7 @@ impl Residency {
     pub fn reset(&mut self) {
         self.guest_msrs = [0; MSRS.len()];
         self.guest_xcr0 = XCR0_START;
-        self.guest_debug = [0, 0, 0, 0, 0xffff_0ff0];
+        self.guest_dr6 = DR6_CLEAR;
         self.fresh = true;
         // SAFETY: the area is XSAVE_AREA_SIZE bytes of ours; the layout is the SDM's (vol. 1, 13.4): FCW at 0, MXCSR at 24.
         unsafe {
@@ -95,11 +99,12 @@ impl Residency {
         }
     }
 
-    /// Puts the guest's registers on this CPU and notes the host's.
+    /// Puts the guest's registers on this CPU and notes the host's. `breakpoints` are the guest's DR0-3, guest-virtual, as its kernel last set them, if it did: what is on the
+    /// CPU when a residency ends may be what an interrupt handler of the host has put there.
     ///
     /// # Safety
     /// Preemption and interrupts are off and stay so, but for interrupt windows, until [`Self::put`]; the host's FPU state is saved and in-kernel FPU use is barred.
-    pub unsafe fn load(&mut self, data: *mut PassageData) {
+    pub unsafe fn load(&mut self, data: *mut PassageData, breakpoints: Option<[u64; 4]>) {
         // SAFETY: the data page is the vCPU's, which only this thread uses.
         let data = unsafe { &mut *data };
         self.facts = HostFacts::read();
@@ -108,7 +113,7 @@ impl Residency {
         unsafe {
             self.swap_in_msrs();
             self.swap_in_state();
-            self.swap_in_debug();
+            self.swap_in_debug(breakpoints);
             self.host_fs_base = rdmsr(MSR_FS_BASE);
         }
         self.host_selectors = [regs::ds(), regs::es(), regs::fs(), regs::gs(), regs::sldt()];
@@ -204,26 +209,35 @@ impl Residency {
         }
     }
 
-    unsafe fn swap_in_debug(&mut self) {
-        self.host_dr7 = regs::dr7();
-        self.host_debug = [regs::dr0(), regs::dr1(), regs::dr2(), regs::dr3(), regs::dr6()];
+    unsafe fn swap_in_debug(&mut self, guest: Option<[u64; 4]>) {
+        (self.host_dr6, self.host_dr7) = (regs::dr6(), regs::dr7());
+        let armed = self.host_dr7 & DR7_ENABLES != 0;
         // SAFETY: DR7 is off before the addresses change; the guest's DR7 is the crossing's.
         unsafe {
-            if self.host_dr7 & DR7_ENABLES != 0 {
+            if armed {
                 set_dr7(DR7_OFF);
             }
-            if self.guest_debug != self.host_debug {
-                set_debug_addresses(&self.guest_debug);
+            if armed || guest.is_some() {
+                self.host_breakpoints = Some([regs::dr0(), regs::dr1(), regs::dr2(), regs::dr3()]);
+            }
+            if let Some(guest) = guest {
+                set_breakpoints(&guest);
+            }
+            if self.guest_dr6 != self.host_dr6 {
+                set_dr6(self.guest_dr6);
             }
         }
     }
 
     unsafe fn swap_out_debug(&mut self) {
-        self.guest_debug = [regs::dr0(), regs::dr1(), regs::dr2(), regs::dr3(), regs::dr6()];
+        self.guest_dr6 = regs::dr6();
         // SAFETY: the crossing left DR7 off; the values are the host's own.
         unsafe {
-            if self.guest_debug != self.host_debug {
-                set_debug_addresses(&self.host_debug);
+            if self.guest_dr6 != self.host_dr6 {
+                set_dr6(self.host_dr6);
+            }
+            if let Some(addresses) = self.host_breakpoints.take() {
+                set_breakpoints(&addresses);
             }
             if self.host_dr7 & DR7_ENABLES != 0 {
                 set_dr7(self.host_dr7);
@@ -263,6 +277,7 @@ fn note_host(data: &mut PassageData, facts: &HostFacts) {
     host.idtr = regs::sidt();
     host.tr = regs::str();
     host.ss = u32::from(regs::ss());
+    host.cr0 = regs::cr0();
     host.cr4 = facts.cr4;
     // SAFETY: GS_BASE exists on every x86-64 CPU.
     host.gs_base = unsafe { rdmsr(MSR_GS_BASE) };

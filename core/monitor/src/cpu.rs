@@ -1,14 +1,16 @@
 //! The real crossing.
 
-use crate::host::{Left, World};
+use crate::host::World;
 use colinux_abi::ioctl::VcpuState;
-use colinux_cpu::{HostFacts, PassageData, Residency};
+use colinux_cpu::{Arrivals, Exit, HostFacts, PassageData, Residency};
 
 /// A vCPU on a real CPU.
 pub struct CpuWorld {
     residency: *mut Residency,
     data: *mut PassageData,
     facts: HostFacts,
+    /// The guest's CR4 when it was last found good; zero is none.
+    good_cr4: u64,
 }
 
 impl CpuWorld {
@@ -16,7 +18,16 @@ impl CpuWorld {
     /// `data` is the vCPU's passage page, filled by [`PassageData::init`], whose page table maps it and the code page. It and `residency` live longer than this value,
     /// and are used only by threads that have claimed the vCPU, as [`crate::run`] does.
     pub unsafe fn new(residency: *mut Residency, data: *mut PassageData) -> Self {
-        Self { residency, data, facts: HostFacts::read() }
+        Self { residency, data, facts: HostFacts::read(), good_cr4: 0 }
+    }
+
+    #[cold]
+    fn look_at(&mut self, cr3: u64, cr4: u64) -> Option<u64> {
+        if !self.facts.can_reenter(cr3, cr4) {
+            return Some(cr4);
+        }
+        self.good_cr4 = cr4;
+        None
     }
 
     fn data(&mut self) -> &mut PassageData {
@@ -33,9 +44,9 @@ unsafe impl World for CpuWorld {
         self.data().set_start(state.rip, state.rsp, state.cr3, state.rsi);
     }
 
-    unsafe fn load(&mut self) {
+    unsafe fn load(&mut self, breakpoints: Option<[u64; 4]>) {
         // SAFETY: passed on to the caller.
-        unsafe { (*self.residency).load(self.data) };
+        unsafe { (*self.residency).load(self.data, breakpoints) };
     }
 
     unsafe fn put(&mut self) {
@@ -43,21 +54,24 @@ unsafe impl World for CpuWorld {
         unsafe { (*self.residency).put(self.data) };
     }
 
-    unsafe fn cross(&mut self) -> Left {
+    #[inline]
+    unsafe fn cross(&mut self) -> Exit {
         // SAFETY: passed on to the caller.
-        unsafe { colinux_cpu::cross(self.data) };
-        let facts = self.facts;
-        let data = self.data();
-        let (cr3, cr4) = data.guest_cr3_cr4();
-        Left {
-            exit: data.exit(),
-            nmis: data.take_nmis(),
-            early_nmis: data.take_early_nmis(),
-            machine_checks: data.take_machine_checks(),
-            bad_cr4: (!facts.can_reenter(cr3, cr4)).then_some(cr4),
-        }
+        unsafe { colinux_cpu::cross(self.data) }
     }
 
+    #[inline]
+    fn take_arrivals(&mut self) -> Option<Arrivals> {
+        self.data().take_arrivals()
+    }
+
+    #[inline]
+    fn bad_paging(&mut self) -> Option<u64> {
+        let (cr3, cr4) = self.data().guest_cr3_cr4();
+        if cr4 == self.good_cr4 && HostFacts::is_root(cr3) { None } else { self.look_at(cr3, cr4) }
+    }
+
+    #[inline]
     fn set_return(&mut self, value: u64) {
         self.data().set_return(value);
     }

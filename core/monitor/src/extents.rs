@@ -59,9 +59,42 @@ impl Extents {
         true
     }
 
+    /// Takes out a piece that one entry holds; false, with nothing changed, when none does, or the list is full and would need an entry more.
+    pub fn remove(&mut self, piece: Extent) -> bool {
+        let after = self.as_slice().partition_point(|extent| extent.gpa <= piece.gpa);
+        if piece.len == 0 || !self.contains(piece.gpa, piece.len) {
+            return false;
+        }
+        let Some(at) = after.checked_sub(1) else { return false };
+        let Some(whole) = self.list.get(at).copied() else { return false };
+        let (end, whole_end) = (piece.gpa + piece.len, whole.gpa + whole.len);
+        match (whole.gpa < piece.gpa, end < whole_end) {
+            (false, false) => {
+                self.list.copy_within(at + 1..self.len, at);
+                self.len -= 1;
+            }
+            (true, false) => self.list[at].len = piece.gpa - whole.gpa,
+            (false, true) => self.list[at] = Extent { gpa: end, len: whole_end - end },
+            (true, true) if self.len == MAX_EXTENTS => return false,
+            (true, true) => {
+                self.list.copy_within(at..self.len, at + 1);
+                self.len += 1;
+                self.list[at].len = piece.gpa - whole.gpa;
+                self.list[at + 1] = Extent { gpa: end, len: whole_end - end };
+            }
+        }
+        true
+    }
+
     /// Adds all pieces of another list; false, with nothing changed, when there may not be room.
     pub fn add_all(&mut self, other: &Self) -> bool {
         self.len + other.len <= MAX_EXTENTS && other.as_slice().iter().all(|piece| self.add(*piece))
+    }
+
+    /// True when any piece has a part of `piece`.
+    pub fn overlaps(&self, piece: Extent) -> bool {
+        let after = self.as_slice().partition_point(|extent| extent.gpa + extent.len <= piece.gpa);
+        self.as_slice().get(after).is_some_and(|extent| extent.gpa < piece.gpa.saturating_add(piece.len))
     }
 
     /// True when one piece holds all of `len` bytes at `gpa`.
@@ -70,6 +103,14 @@ impl Extents {
         let Some(extent) = after.checked_sub(1).and_then(|at| self.as_slice().get(at)) else { return false };
         let into = gpa - extent.gpa;
         into < extent.len && len <= extent.len - into
+    }
+
+    /// The first part of `gpa..end` that one piece holds.
+    pub fn first_part(&self, gpa: u64, end: u64) -> Option<Extent> {
+        let at = self.as_slice().partition_point(|extent| extent.gpa + extent.len <= gpa);
+        let extent = self.as_slice().get(at).filter(|extent| extent.gpa < end && gpa < end)?;
+        let from = extent.gpa.max(gpa);
+        Some(Extent { gpa: from, len: end.min(extent.gpa + extent.len) - from })
     }
 
     /// Empties the list.
@@ -117,12 +158,51 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_range_are_found_in_order() {
+        let extents = list(&[(10, 10), (30, 10)]);
+        let part = |gpa, end| extents.first_part(gpa, end).map(|part| (part.gpa, part.len));
+        assert_eq!(part(0, 100), Some((10, 10)));
+        assert_eq!(part(20, 100), Some((30, 10)));
+        assert_eq!(part(15, 17), Some((15, 2)));
+        assert_eq!(part(35, u64::MAX), Some((35, 5)));
+        for (gpa, end) in [(0, 10), (20, 30), (40, 100), (15, 15), (35, 15)] {
+            assert_eq!(part(gpa, end), None, "{gpa} {end}");
+        }
+    }
+
+    #[test]
+    fn a_piece_is_taken_out_at_any_place() {
+        let remove = |piece: (u64, u64)| {
+            let mut extents = list(&[(10, 10), (30, 10)]);
+            let done = extents.remove(Extent { gpa: piece.0, len: piece.1 });
+            done.then(|| extents.as_slice().iter().map(|e| (e.gpa, e.len)).collect::<std::vec::Vec<_>>())
+        };
+        for (piece, left) in [
+            ((10, 10), std::vec![(30, 10)]),
+            ((30, 4), std::vec![(10, 10), (34, 6)]),
+            ((36, 4), std::vec![(10, 10), (30, 6)]),
+            ((12, 3), std::vec![(10, 2), (15, 5), (30, 10)]),
+        ] {
+            assert_eq!(remove(piece), Some(left), "{piece:?}");
+        }
+        for piece in [(9, 2), (19, 2), (25, 2), (10, 30), (10, 0), (38, u64::MAX)] {
+            assert_eq!(remove(piece), None, "{piece:?}");
+        }
+    }
+
+    #[test]
     fn a_full_list_refuses_and_keeps_what_it_has() {
         let mut extents = Box::<Extents>::default();
         for i in 0..MAX_EXTENTS as u64 {
             assert!(extents.add(Extent { gpa: i * 4, len: 2 }));
         }
         assert!(!extents.add(Extent { gpa: MAX_EXTENTS as u64 * 4, len: 2 }));
+        assert!(extents.add(Extent { gpa: MAX_EXTENTS as u64 * 4 - 2, len: 1 }));
+        assert!(
+            !extents.remove(Extent { gpa: MAX_EXTENTS as u64 * 4 - 3, len: 1 }),
+            "it would need an entry more"
+        );
+        assert!(extents.remove(Extent { gpa: MAX_EXTENTS as u64 * 4 - 2, len: 1 }));
         assert!(extents.add(Extent { gpa: 2, len: 2 }));
         assert_eq!(extents.as_slice().len(), MAX_EXTENTS - 1);
     }

@@ -2,7 +2,7 @@
 
 use crate::call::Doorbell;
 use colinux_abi::ioctl::VcpuState;
-use colinux_cpu::Exit;
+use colinux_cpu::{Arrivals, Exit};
 
 /// The thread has a signal to handle before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,10 @@ pub trait Host {
     fn irqs_off(&self);
     /// Opens interrupts, and lets those that wait come in.
     fn irqs_on(&self);
-    /// The scheduler wants this CPU for another thread.
+    /// The scheduler wants this CPU for another thread, or the kernel has set breakpoints since [`Self::pin`].
     fn must_yield(&self) -> bool;
+    /// No other thread wants this CPU. Not called within a residency.
+    fn is_alone(&self) -> bool;
     /// Lets the scheduler choose.
     fn reschedule(&self);
     /// Lets other threads run although this one could go on.
@@ -52,8 +54,8 @@ pub trait Host {
     fn interrupt_self(&self, vcpu: usize);
     /// Sends this CPU an NMI.
     fn nmi_self(&self);
-    /// Tells the daemon, or nobody if nobody asked.
-    fn notify(&self, doorbell: Doorbell);
+    /// Tells the daemon; false if nothing of it listens.
+    fn notify(&self, doorbell: Doorbell) -> bool;
     /// Reads the clock.
     fn wall_clock(&self) -> WallClock;
     /// A clock of the CPU.
@@ -66,21 +68,6 @@ pub trait Host {
     fn rescued(&self) -> bool;
 }
 
-/// What the guest left behind in the passage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// Why it left, by its own word.
-    pub exit: Exit,
-    /// NMIs in the passage; if not zero, the CPU holds further NMIs back.
-    pub nmis: u32,
-    /// NMIs on the guest's start tables, to be sent anew.
-    pub early_nmis: u32,
-    /// Machine checks in the passage.
-    pub machine_checks: u32,
-    /// CR4 of the guest, if it cannot be entered again with it.
-    pub bad_cr4: Option<u64>,
-}
-
 /// One vCPU's side of the crossing. The simulator scripts it; [`crate::CpuWorld`] is the real one.
 ///
 /// # Safety
@@ -88,21 +75,25 @@ pub struct Left {
 pub unsafe trait World {
     /// Forgets the guest's registers and sets where it starts.
     fn set_start(&mut self, state: &VcpuState);
-    /// Puts the guest's registers on this CPU.
+    /// Puts the guest's registers on this CPU; DR0-3, guest-virtual, are `breakpoints`, if it has any.
     ///
     /// # Safety
     /// Within [`Host::pin`], interrupts off.
-    unsafe fn load(&mut self);
+    unsafe fn load(&mut self, breakpoints: Option<[u64; 4]>);
     /// Takes them off again.
     ///
     /// # Safety
     /// After [`Self::load`] on this CPU, interrupts off.
     unsafe fn put(&mut self);
-    /// Goes to the guest and returns when it leaves.
+    /// Goes to the guest and returns when it leaves: why, by its own word.
     ///
     /// # Safety
     /// Between [`Self::load`] and [`Self::put`], interrupts off; the window maps the passage.
-    unsafe fn cross(&mut self) -> Left;
+    unsafe fn cross(&mut self) -> Exit;
+    /// Takes what arrived in the passage. To be looked at after each [`Self::cross`], before anything else.
+    fn take_arrivals(&mut self) -> Option<Arrivals>;
+    /// CR4 of the guest, if it cannot be entered with it.
+    fn bad_paging(&mut self) -> Option<u64>;
     /// Sets what the guest's hypercall returns.
     fn set_return(&mut self, value: u64);
     /// Runs the host's handler of an external interrupt, 0x20 or above.

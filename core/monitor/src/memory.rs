@@ -10,6 +10,10 @@ pub const GRAIN: u64 = 2 << 20;
 const LARGEST_PIECE: u64 = 64 << 20;
 /// Memory below is left alone: devices that reach no further need it.
 const FIRST_ADDRESS: u64 = 16 << 20;
+/// A contiguous piece that is not found whole is looked for in steps of this size, so that what is in the way is met but once: no free block of a host is larger.
+const STEP: u64 = 4 << 20;
+/// How often all memory is searched in steps: what is in the way may be so for a moment only, such as a page under I/O.
+const ROUNDS: u32 = 3;
 const FOUR_GIB: u64 = 4 << 30;
 
 /// What an attempt to take a piece came to.
@@ -31,8 +35,10 @@ pub trait PhysicalMemory {
     fn take(&mut self, piece: Extent) -> Take;
     /// Gives back what was taken.
     fn give(&mut self, piece: Extent);
-    /// False when the search has taken too long.
-    fn has_time(&mut self) -> bool;
+    /// Gives the search all its time anew.
+    fn restart_clock(&mut self);
+    /// False when this search alone has taken too long since [`Self::restart_clock`]; time in which it had to wait for others does not count.
+    fn has_time(&self) -> bool;
     /// Bytes that can be taken now without starving the host.
     fn available(&self) -> u64;
 }
@@ -42,7 +48,7 @@ pub trait PhysicalMemory {
 pub struct Shortage {
     /// What is in the way.
     pub error: HostError,
-    /// Bytes that were found, or that the host could spare where it was not even tried.
+    /// Bytes that were found (of one contiguous piece: the most at one place), or that the host could spare where it was not even tried.
     pub found: u64,
 }
 
@@ -75,12 +81,16 @@ pub fn acquire(
     if available < request.size {
         return Err(Shortage { error: HostError::NoMemory, found: available & !(GRAIN - 1) });
     }
-    let mut search = Search { memory, request, taken, missing: request.size, over: false };
+    let mut search = Search { memory, request, taken, missing: request.size, over: false, longest: 0 };
+    search.memory.restart_clock();
     search.all_sizes();
+    if search.missing != 0 && request.min_piece == request.size {
+        search.in_steps();
+    }
     if search.missing == 0 {
         return Ok(());
     }
-    let found = taken.bytes();
+    let found = search.longest.max(search.taken.bytes());
     release(memory, taken);
     Err(Shortage { error: HostError::NoMemory, found })
 }
@@ -96,47 +106,115 @@ struct Search<'a, M> {
     request: &'a AddMemory,
     taken: &'a mut Extents,
     missing: u64,
-    /// No more attempts: out of time, of memory, or of room in the list.
+    /// No more attempts: out of memory, or of room in the list, or the caller shall give up.
     over: bool,
+    /// Bytes of the longest part of a contiguous piece.
+    longest: u64,
 }
 
 impl<M: PhysicalMemory> Search<'_, M> {
+    /// Large pieces first, wherever they are; then smaller ones, place by place, so that what is in the way is met a few times only.
     fn all_sizes(&mut self) {
         let least = self.request.min_piece;
-        let mut size = least.max(LARGEST_PIECE.min(self.request.size));
-        while !self.over && self.missing != 0 {
-            self.all_zones(size, size == least);
-            if size == least {
-                break;
-            }
-            size = least.max((size / 2).next_multiple_of(GRAIN));
+        let largest = least.max(LARGEST_PIECE.min(self.request.size));
+        self.all_zones(|search, zone| search.equal_pieces(zone, largest, largest));
+        if least < largest {
+            self.all_zones(|search, zone| search.smaller_pieces(zone, largest));
+        }
+        if GRAIN < least && least < self.request.size {
+            self.all_zones(|search, zone| search.equal_pieces(zone, least, GRAIN));
         }
     }
 
     /// High zones first: low memory is the scarcer.
-    fn all_zones(&mut self, size: u64, last_size: bool) {
+    fn all_zones(&mut self, mut look: impl FnMut(&mut Self, Extent)) {
         let zones = (0..).take_while(|&index| self.memory.zone(index).is_some()).count();
         for index in (0..zones).rev() {
             if let Some(zone) = self.memory.zone(index) {
-                self.one_zone(zone, size, last_size);
+                look(self, zone);
             }
         }
     }
 
-    fn one_zone(&mut self, zone: Extent, size: u64, last_size: bool) {
+    /// Tries pieces of one size, `step` bytes from one that cannot be had to the next.
+    fn equal_pieces(&mut self, zone: Extent, size: u64, step: u64) {
         let align = self.request.align;
-        let limit = if self.request.flags & BELOW_4G != 0 { FOUR_GIB } else { u64::MAX };
-        let end = zone.gpa.saturating_add(zone.len).min(limit);
-        let mut gpa = zone.gpa.max(FIRST_ADDRESS).next_multiple_of(align);
-        while self.missing != 0 && !self.over {
-            let piece = Extent { gpa, len: self.piece_len(size) };
-            if gpa.checked_add(piece.len).is_none_or(|piece_end| piece_end > end) {
-                return;
-            }
-            // Of two overlapping candidates the second mostly fails for what the first did, so only the last size looks everywhere.
-            let step = if self.attempt(piece) || !last_size { piece.len } else { align };
+        let (mut gpa, end) = self.bounds(zone, align);
+        while !self.done() && fits(gpa, self.piece_len(size), end) {
+            let len = self.piece_len(size);
+            let step = if self.attempt(Extent { gpa, len }) { len } else { step };
             gpa += step.next_multiple_of(align);
         }
+    }
+
+    fn smaller_pieces(&mut self, zone: Extent, size: u64) {
+        let align = self.request.align;
+        let (mut gpa, end) = self.bounds(zone, align);
+        while !self.done() && gpa < end {
+            self.halves(gpa, size, end);
+            gpa += size.next_multiple_of(align);
+        }
+    }
+
+    /// Takes what is to be had of `size` bytes at `gpa`, which cannot be had in one piece.
+    fn halves(&mut self, gpa: u64, size: u64, end: u64) {
+        let half = self.request.min_piece.max((size / 2).next_multiple_of(GRAIN));
+        let second = (gpa + half).next_multiple_of(self.request.align);
+        if half == size {
+            return;
+        }
+        for gpa in [gpa, second] {
+            let piece = Extent { gpa, len: self.piece_len(half) };
+            if self.done() || gpa >= end {
+                return;
+            }
+            if !(fits(gpa, piece.len, end) && self.attempt(piece)) {
+                self.halves(gpa, half, end);
+            }
+        }
+    }
+
+    /// Looks for a contiguous piece once more, in steps.
+    fn in_steps(&mut self) {
+        self.memory.restart_clock();
+        for _ in 0..ROUNDS {
+            self.all_zones(Self::zone_in_steps);
+        }
+    }
+
+    fn zone_in_steps(&mut self, zone: Extent) {
+        let align = self.request.align.max(STEP);
+        let (mut gpa, end) = self.bounds(zone, align);
+        while !self.done() && fits(gpa, self.request.size, end) {
+            if let Err(in_use) = self.step_by_step(Extent { gpa, len: self.request.size }) {
+                gpa = (in_use + STEP).next_multiple_of(align);
+            }
+        }
+    }
+
+    /// Takes all of a piece or nothing; the error is the address of the step that could not be had.
+    fn step_by_step(&mut self, whole: Extent) -> Result<(), u64> {
+        let end = whole.gpa + whole.len;
+        for gpa in (whole.gpa..end).step_by(STEP as usize) {
+            if !self.attempt(Extent { gpa, len: STEP.min(end - gpa) }) {
+                self.longest = self.longest.max(gpa - whole.gpa);
+                release(self.memory, self.taken);
+                self.missing = whole.len;
+                return Err(gpa);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first address of a zone that may be tried, and the end.
+    fn bounds(&self, zone: Extent, align: u64) -> (u64, u64) {
+        let limit = if self.request.flags & BELOW_4G != 0 { FOUR_GIB } else { u64::MAX };
+        let end = zone.gpa.saturating_add(zone.len).min(limit);
+        (zone.gpa.max(FIRST_ADDRESS).next_multiple_of(align), end)
+    }
+
+    fn done(&self) -> bool {
+        self.missing == 0 || self.over || !self.memory.has_time()
     }
 
     /// `size`, or all that is missing where the rest would be too small to use.
@@ -145,7 +223,7 @@ impl<M: PhysicalMemory> Search<'_, M> {
     }
 
     fn attempt(&mut self, piece: Extent) -> bool {
-        if !self.memory.has_time() || self.memory.available() < piece.len {
+        if self.memory.available() < piece.len {
             self.over = true;
             return false;
         }
@@ -162,6 +240,9 @@ impl<M: PhysicalMemory> Search<'_, M> {
         }
         if self.taken.add(piece) {
             self.missing -= piece.len;
+            if self.request.min_piece < self.request.size {
+                self.memory.restart_clock();
+            }
             return true;
         }
         self.memory.give(piece);
@@ -180,6 +261,10 @@ impl<M: PhysicalMemory> Search<'_, M> {
         let after = list.partition_point(|extent| extent.gpa + extent.len <= piece.gpa);
         list.get(after).is_some_and(|extent| overlap(extent, &piece))
     }
+}
+
+fn fits(gpa: u64, len: u64, end: u64) -> bool {
+    gpa.checked_add(len).is_some_and(|piece_end| piece_end <= end)
 }
 
 fn overlap(a: &Extent, b: &Extent) -> bool {

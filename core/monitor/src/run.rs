@@ -6,17 +6,18 @@
 //! Every way into the guest passes [`Runner::must_leave`], the one re-entry check; every way out opens interrupts on the host before anything else is done that takes
 //! time. (In the trial, one path that missed the check cost a timer tick for each hop of a packet.)
 
-use crate::call::{Call, Doorbell};
+use crate::call::{Call, Doorbell, Physical, reason};
 use crate::error::{Fault, HostError};
-use crate::host::{Host, Interrupted, Left, World};
+use crate::host::{Host, Interrupted, World};
 use crate::vcpu::{RunState, Vcpu};
 use crate::vm::Vm;
 use crate::window::Window;
-use colinux_abi::hypercall::IRQS_OFF;
+use colinux_abi::hypercall::{FIRST_HYPERCALL, IRQS_OFF};
 use colinux_abi::ioctl::{RunExit, VcpuState, exit};
+use colinux_cpu::{Arrivals, Exit};
 
 /// Most NMIs and machine checks that are passed on after one crossing. The CPU holds at most two; the count lies in a page that the guest can write.
-const MOST_FORWARDED: u32 = 2;
+const MOST_FORWARDED: u16 = 2;
 
 /// Why the inner loop ends.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +51,9 @@ pub fn run(vm: &Vm, index: usize, host: &impl Host, world: &mut impl World) -> R
     let vcpu = vm.vcpu(index).ok_or(HostError::NotFound)?;
     let window = vm.window().ok_or(HostError::Invalid)?;
     vm.enter(vcpu)?;
-    let mut runner = Runner { vm, vcpu, window, index, host, world, silent: true, checked: 0 };
+    let mut runner = Runner { vm, vcpu, window, index, host, world, silent: vcpu.is_silent(), checked: 0 };
     let result = runner.outer();
+    vcpu.set_silent(runner.silent);
     vm.exit(vcpu);
     result
 }
@@ -73,6 +75,10 @@ const STOPPED: RunExit = run_exit(exit::STOPPED, 0);
 
 const fn run_exit(reason: u32, arg0: u64) -> RunExit {
     RunExit { reason, reserved: 0, arg0, arg1: 0 }
+}
+
+const fn notified(device: usize, queue: usize) -> RunExit {
+    RunExit { reason: exit::NOTIFY, reserved: 0, arg0: device as u64, arg1: queue as u64 }
 }
 
 fn user(reason: u32, arg0: u64) -> Leave {
@@ -128,12 +134,35 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             Leave::Ended | Leave::Signals | Leave::Locks(_) => {}
             Leave::User(exit) => return Ok(Some(exit)),
             Leave::Fail(fault) => return Ok(self.finish(fault.exit())),
-            Leave::Idle => {
-                let (window, index) = (self.window, self.index);
-                self.block(|| window.pending(index) != 0)?;
-            }
+            Leave::Idle => self.idle()?,
         }
         Ok(None)
+    }
+
+    /// Waits for an event: awake for as long as that has paid, then asleep.
+    fn idle(&self) -> Result<(), HostError> {
+        let (window, index) = (self.window, self.index);
+        let (begun, most) =
+            (self.host.ticks(), self.vm.halt_poll() * self.host.ticks_per_millisecond() / 1000);
+        if self.wait_awake(begun) {
+            self.vcpu.counters.awake.add_alone(1);
+        } else {
+            self.block(|| window.pending(index) != 0)?;
+        }
+        self.vcpu.patience.learn(self.host.ticks().wrapping_sub(begun), most);
+        Ok(())
+    }
+
+    /// True when there is something to do. Whoever raises an event meanwhile need not wake anybody; nobody else waits for this CPU.
+    fn wait_awake(&self, begun: u64) -> bool {
+        let patience = self.vcpu.patience.ticks();
+        while self.host.ticks().wrapping_sub(begun) < patience && self.host.is_alone() {
+            if self.window.pending(self.index) != 0 || self.vm.ended() {
+                return true;
+            }
+            core::hint::spin_loop();
+        }
+        false
     }
 
     fn block(&self, ready: impl Fn() -> bool) -> Result<(), HostError> {
@@ -149,7 +178,7 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         self.host.pin(self.index);
         self.host.irqs_off();
         // SAFETY: pinned, interrupts off.
-        unsafe { self.world.load() };
+        unsafe { self.world.load(self.window.breakpoints(self.index)) };
         let leave = loop {
             if let Some(leave) = self.must_leave() {
                 break leave;
@@ -167,12 +196,15 @@ impl<H: Host, W: World> Runner<'_, H, W> {
     }
 
     /// THE re-entry check. Interrupts are off, and the vCPU counts as "in the guest" from before the check: what comes up later brings an interrupt.
-    fn must_leave(&self) -> Option<Leave> {
+    fn must_leave(&mut self) -> Option<Leave> {
         self.vcpu.enters();
         if self.vm.ended() {
             return Some(Leave::Ended);
         }
-        self.host.must_yield().then_some(Leave::Reschedule)
+        if self.host.must_yield() {
+            return Some(Leave::Reschedule);
+        }
+        self.world.bad_paging().map(|cr4| Leave::Fail(Fault::PagingMode(cr4)))
     }
 
     /// One round trip: interrupts are off before and after.
@@ -181,92 +213,103 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             self.host.interrupt_self(self.index);
         }
         // SAFETY: the residency is loaded, interrupts are off, and there is a window.
-        let left = unsafe { self.world.cross() };
+        let exit = unsafe { self.world.cross() };
         self.vcpu.leaves();
-        self.forward(&left);
-        let call = Call::decode(&left.exit, self.vm.vcpu_count());
-        self.silent = left.exit.reason & IRQS_OFF != 0 || call.is_ok_and(Call::is_silent);
-        self.count(&left, call);
-        if let Ok(call) = call {
-            self.take_physical(call);
+        if let Some(arrivals) = self.world.take_arrivals() {
+            self.forward(arrivals);
         }
-        self.host.irqs_on();
-        let leave = self.dispatch(&left, call);
+        self.vcpu.counters.crossings.add_alone(1);
+        self.silent = exit.reason & IRQS_OFF != 0;
+        let leave = if reason(&exit) >= FIRST_HYPERCALL {
+            self.host.irqs_on();
+            self.hypercall(exit)
+        } else {
+            let physical = self.take_physical(&exit);
+            self.host.irqs_on();
+            physical.unwrap_or_else(|fault| Some(Leave::Fail(fault))).or_else(|| self.signals_due())
+        };
         self.host.irqs_off();
         leave
     }
 
     /// Passes on what arrived in the passage.
-    fn forward(&mut self, left: &Left) {
-        for _ in 0..left.nmis.min(MOST_FORWARDED) {
+    #[cold]
+    fn forward(&mut self, arrivals: Arrivals) {
+        for _ in 0..arrivals.nmis.min(MOST_FORWARDED) {
             self.vcpu.counters.passage_nmis.add_alone(1);
             // SAFETY: the passage accepted it and returned without an iret.
             unsafe { self.world.raise_nmi() };
         }
-        for _ in 0..left.machine_checks.min(MOST_FORWARDED) {
+        for _ in 0..arrivals.machine_checks.min(MOST_FORWARDED) {
             // SAFETY: the passage accepted it.
             unsafe { self.world.raise_machine_check() };
         }
-        if left.early_nmis != 0 {
+        if arrivals.early_nmis != 0 {
             self.host.nmi_self();
         }
     }
 
-    /// Lets the host's own handler see what took the CPU out of the guest.
-    fn take_physical(&mut self, call: Call) {
-        // SAFETY: interrupts are off; the guest's stub says that the CPU accepted it. (It could lie; it runs in ring 0 and could do anything else too.)
-        unsafe {
-            match call {
-                Call::Interrupt(vector) => self.world.raise_vector(vector),
-                Call::Nmi => self.world.raise_nmi(),
-                Call::MachineCheck => self.world.raise_machine_check(),
-                _ => {}
-            }
-        }
-        if call == Call::Nmi && self.host.rescued() {
-            self.vcpu.counters.rescues.add_alone(1);
-        }
-    }
-
-    fn count(&self, left: &Left, call: Result<Call, Fault>) {
-        const FIRST_HYPERCALL: u64 = 16;
+    /// Lets the host's own handler see what took the CPU out of the guest. Interrupts are off.
+    fn take_physical(&mut self, exit: &Exit) -> Result<Option<Leave>, Fault> {
         let counters = &self.vcpu.counters;
-        counters.crossings.add_alone(1);
-        match call {
-            Ok(Call::Interrupt(_)) => counters.interrupts.add_alone(1),
-            Ok(Call::Nmi) => counters.nmis.add_alone(1),
-            _ => {
-                let number = (left.exit.reason & !IRQS_OFF).wrapping_sub(FIRST_HYPERCALL);
-                if let Some(counter) = counters.hypercalls.get(number as usize) {
-                    counter.add_alone(1);
+        let mut leave = None;
+        let physical = Physical::decode(exit)?;
+        // SAFETY: the guest's stub says that the CPU accepted it. (It could lie; it runs in ring 0 and could do anything else too.)
+        unsafe {
+            match physical {
+                Physical::Interrupt(vector) => {
+                    counters.interrupts.add_alone(1);
+                    self.world.raise_vector(vector);
+                    return Ok(None);
                 }
+                Physical::Nmi => {
+                    counters.nmis.add_alone(1);
+                    self.world.raise_nmi();
+                    if self.host.rescued() {
+                        counters.rescues.add_alone(1);
+                        // It may wait for somebody who needs this CPU.
+                        leave = Some(Leave::Yield);
+                    }
+                }
+                Physical::MachineCheck => self.world.raise_machine_check(),
             }
         }
+        // The guest does not look for events on its way out of these.
+        self.silent = true;
+        Ok(leave)
     }
 
     /// Interrupts are on.
-    fn dispatch(&mut self, left: &Left, call: Result<Call, Fault>) -> Option<Leave> {
-        let call = match (left.bad_cr4, call) {
-            (Some(cr4), _) => return Some(Leave::Fail(Fault::PagingMode(cr4))),
-            (None, Err(fault)) => return Some(Leave::Fail(fault)),
-            (None, Ok(call)) => call,
-        };
-        if call.takes_locks() && self.host.locks_sleep() {
+    fn hypercall(&mut self, exit: Exit) -> Option<Leave> {
+        self.vcpu.counters.hypercall(reason(&exit));
+        if self.host.locks_sleep()
+            && let Some(call) = self.deferred(exit)
+        {
             return Some(Leave::Locks(call));
         }
-        self.perform(call)
+        match Call::decode(&exit, self.vm.vcpu_count()) {
+            Ok(call) => self.perform(call),
+            Err(fault) => Some(Leave::Fail(fault)),
+        }
     }
 
-    /// Does what the guest asks; also outside of a residency.
+    /// A hypercall that cannot be done within a residency, where locks sleep.
+    #[cold]
+    fn deferred(&self, exit: Exit) -> Option<Call> {
+        Call::decode(&exit, self.vm.vcpu_count()).ok().filter(|call| call.takes_locks())
+    }
+
+    /// Does what the guest asks; also outside of a residency. Inlined, because the compiler makes one decision of this and the decoding.
+    #[inline(always)]
     fn perform(&mut self, call: Call) -> Option<Leave> {
         let mut value = 0;
         let leave = match call {
-            Call::Interrupt(_) | Call::Nmi | Call::MachineCheck => return self.signals_due(),
             Call::Idle if self.window.pending(self.index) != 0 => None,
             Call::Idle => Some(Leave::Idle),
             Call::Yield => Some(Leave::Yield),
             Call::Stop => Some(Leave::Stop),
             Call::DeviceStatus(device) => Some(user(exit::DEVICE_STATUS, device as u64)),
+            Call::ConfigWritten(device) => Some(user(exit::CONFIG_WRITTEN, device as u64)),
             Call::Shutdown(how) => {
                 Some(self.finish(run_exit(exit::SHUTDOWN, how)).map_or(Leave::Ended, Leave::User))
             }
@@ -278,9 +321,9 @@ impl<H: Host, W: World> Runner<'_, H, W> {
                 self.host.set_timer(self.index, nanoseconds);
                 None
             }
-            Call::Notify(doorbell) => {
-                self.host.notify(doorbell);
-                None
+            Call::Notify { device, queue } => {
+                let heard = self.host.notify(Doorbell::Queue { device, queue });
+                (!heard).then(|| Leave::User(notified(device, queue)))
             }
             Call::Raise { vcpus, events } => {
                 self.raise(vcpus, events);
@@ -305,8 +348,10 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         (waited >= self.host.ticks_per_millisecond()).then_some(Leave::Signals)
     }
 
-    fn raise(&self, vcpus: u64, events: u64) {
-        for index in (0..self.vm.vcpu_count()).filter(|index| vcpus >> index & 1 != 0) {
+    fn raise(&self, mut vcpus: u64, events: u64) {
+        while vcpus != 0 {
+            let index = vcpus.trailing_zeros() as usize;
+            vcpus &= vcpus - 1;
             self.window.raise(index, events);
             self.vm.nudge(self.host, index);
         }

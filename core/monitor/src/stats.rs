@@ -1,5 +1,6 @@
 //! Counters. Each vCPU counts for itself, so that no cache line moves between CPUs; a reader adds up.
 
+use colinux_abi::hypercall::FIRST_HYPERCALL;
 use colinux_abi::ioctl::Stats;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -43,9 +44,18 @@ pub struct Counters {
     pub rescues: Counter,
     /// Kicks, counted by the kicker.
     pub kicks: Counter,
+    /// Waits that ended while the thread was awake.
+    pub awake: Counter,
 }
 
 impl Counters {
+    /// Counts a hypercall, known or not.
+    pub fn hypercall(&self, reason: u64) {
+        if let Some(counter) = self.hypercalls.get(reason.wrapping_sub(FIRST_HYPERCALL) as usize) {
+            counter.add_alone(1);
+        }
+    }
+
     /// Adds this vCPU's counters to the VM's.
     pub fn add_to(&self, stats: &mut Stats) {
         self.crossings.add_to(&mut stats.crossings);
@@ -55,6 +65,7 @@ impl Counters {
         self.residencies.add_to(&mut stats.residencies);
         self.rescues.add_to(&mut stats.rescues);
         self.kicks.add_to(&mut stats.kicks);
+        self.awake.add_to(&mut stats.awake);
         for (counter, sum) in self.hypercalls.iter().zip(&mut stats.hypercalls) {
             counter.add_to(sum);
         }

@@ -1,6 +1,7 @@
 //! What others see of a vCPU: its run state, where it is now, its counters.
 
 use crate::error::HostError;
+use crate::patience::Patience;
 use crate::stats::Counters;
 use colinux_abi::ioctl::VcpuState;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -57,7 +58,11 @@ pub struct Vcpu {
     state: AtomicU32,
     place: AtomicU32,
     busy: AtomicBool,
+    /// Opposite of "silent" (see the run loop), so that zero is right for a new one.
+    looks: AtomicBool,
     start: [AtomicU64; 4],
+    /// How long it waits awake.
+    pub(crate) patience: Patience,
     /// Its counters.
     pub counters: Counters,
 }
@@ -111,16 +116,27 @@ impl Vcpu {
         !self.busy.swap(true, Ordering::SeqCst)
     }
 
+    /// The guest will not look for events by itself when it goes on. For the thread that has claimed the vCPU.
+    pub(crate) fn is_silent(&self) -> bool {
+        !self.looks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.looks.store(!silent, Ordering::Relaxed);
+    }
+
     pub(crate) fn release(&self) {
         self.busy.store(false, Ordering::SeqCst);
     }
 
+    /// Before the re-entry check, whose reads must not be done before this is visible: a nudge finds us either in the guest, or about to look.
     pub(crate) fn enters(&self) {
         self.place.store(IN_GUEST, Ordering::SeqCst);
     }
 
+    /// Whoever does not see this yet sends a kick too many, no more.
     pub(crate) fn leaves(&self) {
-        self.place.store(OUT, Ordering::SeqCst);
+        self.place.store(OUT, Ordering::Release);
     }
 
     pub(crate) fn blocks(&self) {

@@ -4,10 +4,14 @@ use crate::error::HostError;
 use crate::host::{Host, ZeroInit};
 use crate::vcpu::{Nudge, Vcpu};
 use crate::window::Window;
+use colinux_abi::device::MAX_QUEUES;
 use colinux_abi::ioctl::Stats;
 use colinux_abi::page::event;
 use colinux_abi::{MAX_DEVICES, MAX_VCPUS};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+
+/// Queues that a device can have.
+const QUEUES: u64 = MAX_QUEUES as u64;
 
 /// The hot state of a VM: atomics only, no lock. All zero is a VM without vCPUs.
 pub struct Vm {
@@ -15,6 +19,7 @@ pub struct Vm {
     inside: AtomicU32,
     ended: AtomicBool,
     resetting: AtomicBool,
+    halt_poll: AtomicU32,
     window: AtomicPtr<u8>,
     vcpus: [Vcpu; MAX_VCPUS],
 }
@@ -29,6 +34,7 @@ impl Default for Vm {
             inside: AtomicU32::new(0),
             ended: AtomicBool::new(false),
             resetting: AtomicBool::new(false),
+            halt_poll: AtomicU32::new(0),
             window: AtomicPtr::new(core::ptr::null_mut()),
             vcpus: core::array::from_fn(|_| Vcpu::default()),
         }
@@ -46,6 +52,16 @@ impl Vm {
         }
         self.vcpu_count.store(count, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Sets how long a vCPU that has nothing to do waits awake at most, in microseconds.
+    pub fn set_halt_poll(&self, microseconds: u32) {
+        self.halt_poll.store(microseconds, Ordering::Relaxed);
+    }
+
+    /// Microseconds for which a vCPU that has nothing to do waits awake at most.
+    pub(crate) fn halt_poll(&self) -> u64 {
+        self.halt_poll.load(Ordering::Relaxed).into()
     }
 
     /// Number of vCPUs.
@@ -120,6 +136,13 @@ impl Vm {
         let Some(window) = self.window() else { return };
         if device < MAX_DEVICES {
             self.nudge(host, window.raise_device(device, isr));
+        }
+    }
+
+    /// Interrupts the guest for queue number `queue` of device number `device`. What there is not is of no effect.
+    pub fn raise_queue(&self, host: &impl Host, device: u64, queue: u64) {
+        if let (Ok(device), 0..QUEUES) = (usize::try_from(device), queue) {
+            self.raise_device(host, device, 1 << queue);
         }
     }
 

@@ -53,6 +53,14 @@ impl Window {
         core::array::from_fn(|i| self.vcpu(vcpu, offset_of!(VcpuPage, args) + 8 * i).load(Ordering::Acquire))
     }
 
+    /// A vCPU's DR0-3, guest-virtual; none while nothing is armed and nothing was.
+    pub fn breakpoints(&self, vcpu: usize) -> Option<[u64; 4]> {
+        let [a, b, c, d, _, dr7]: [u64; 6] = core::array::from_fn(|i| {
+            self.vcpu(vcpu, offset_of!(VcpuPage, debug) + 8 * i).load(Ordering::Acquire)
+        });
+        (a | b | c | d | dr7 != 0).then_some([a, b, c, d])
+    }
+
     /// Notes that a device has something for its driver; returns the vCPU to tell, any number.
     pub fn raise_device(&self, device: usize, isr: u64) -> usize {
         let device = device % MAX_DEVICES;

@@ -2,9 +2,18 @@
 
 use crate::host::{Event, SimHost};
 use colinux_abi::ioctl::VcpuState;
-use colinux_cpu::Exit;
-use colinux_monitor::{Left, World};
+use colinux_cpu::{Arrivals, Exit};
+use colinux_monitor::World;
 use std::collections::VecDeque;
+
+/// What a crossing brings.
+pub struct Left {
+    exit: Exit,
+    /// What arrived in the passage.
+    pub arrivals: Option<Arrivals>,
+    /// CR4 of the guest, if it cannot be entered again with it.
+    pub bad_cr4: Option<u64>,
+}
 
 /// One stay in the guest: what happens meanwhile, and how it ends.
 pub struct Step {
@@ -15,8 +24,7 @@ pub struct Step {
 impl Step {
     /// The guest leaves with these registers.
     pub fn new(reason: u64, arg0: u64, arg1: u64) -> Self {
-        let exit = Exit { reason, arg0, arg1 };
-        let left = Left { exit, nmis: 0, early_nmis: 0, machine_checks: 0, bad_cr4: None };
+        let left = Left { exit: Exit { reason, arg0, arg1 }, arrivals: None, bad_cr4: None };
         Self { left, meanwhile: Box::new(|| {}) }
     }
 
@@ -38,6 +46,8 @@ pub struct Guest<'a> {
     host: &'a SimHost,
     steps: VecDeque<Step>,
     loaded: bool,
+    arrivals: Option<Arrivals>,
+    bad_cr4: Option<u64>,
     /// Where it was started, in order.
     pub starts: Vec<VcpuState>,
     /// What its hypercalls returned.
@@ -48,7 +58,15 @@ impl<'a> Guest<'a> {
     /// A guest with this script.
     pub fn new(host: &'a SimHost, steps: impl IntoIterator<Item = Step>) -> Self {
         let steps = steps.into_iter().collect();
-        Self { host, steps, loaded: false, starts: Vec::new(), returns: Vec::new() }
+        Self {
+            host,
+            steps,
+            loaded: false,
+            arrivals: None,
+            bad_cr4: None,
+            starts: Vec::new(),
+            returns: Vec::new(),
+        }
     }
 
     /// Steps that were not reached.
@@ -63,7 +81,7 @@ unsafe impl World for Guest<'_> {
         self.starts.push(*state);
     }
 
-    unsafe fn load(&mut self) {
+    unsafe fn load(&mut self, _: Option<[u64; 4]>) {
         assert!(self.host.is_quiet() && !self.loaded);
         self.loaded = true;
     }
@@ -73,12 +91,21 @@ unsafe impl World for Guest<'_> {
         self.loaded = false;
     }
 
-    unsafe fn cross(&mut self) -> Left {
+    unsafe fn cross(&mut self) -> Exit {
         assert!(self.host.is_quiet() && self.loaded && !self.starts.is_empty());
         self.host.log(Event::Cross);
         let step = self.steps.pop_front().expect("the script is over");
         (step.meanwhile)();
-        step.left
+        (self.arrivals, self.bad_cr4) = (step.left.arrivals, step.left.bad_cr4);
+        step.left.exit
+    }
+
+    fn take_arrivals(&mut self) -> Option<Arrivals> {
+        self.arrivals.take()
+    }
+
+    fn bad_paging(&mut self) -> Option<u64> {
+        self.bad_cr4
     }
 
     fn set_return(&mut self, value: u64) {

@@ -58,8 +58,16 @@ pub struct SimHost {
     pub signal_after: Cell<Option<u32>>,
     /// What happens during each sleep; a sleep without one ends by a signal.
     pub wakeups: RefCell<VecDeque<Wakeup>>,
+    /// Ticks that go by with each look at the clock.
+    pub tick: Cell<u64>,
+    /// Another thread wants the CPU, while this one waits awake.
+    pub crowded: Cell<bool>,
+    /// What happens at the n-th look whether the CPU is free; counts down.
+    pub awake_after: RefCell<Option<(u32, Wakeup)>>,
     /// Locks sleep, as on PREEMPT_RT.
     pub sleeping_locks: Cell<bool>,
+    /// Nothing of the daemon listens to doorbells.
+    pub deaf: Cell<bool>,
     /// The next NMI is the rescue timer's.
     pub rescue: Cell<bool>,
 }
@@ -114,6 +122,17 @@ impl Host for SimHost {
     fn must_yield(&self) -> bool {
         assert!(self.is_quiet(), "the re-entry check must be the last thing before the guest");
         self.wants_cpu.get()
+    }
+
+    fn is_alone(&self) -> bool {
+        self.assert_free("wait awake");
+        let mut later = self.awake_after.borrow_mut();
+        match later.take() {
+            Some((0, wakeup)) => wakeup(),
+            Some((left, wakeup)) => *later = Some((left - 1, wakeup)),
+            None => {}
+        }
+        !self.crowded.get()
     }
 
     fn reschedule(&self) {
@@ -171,9 +190,10 @@ impl Host for SimHost {
         self.log(Event::NmiSelf);
     }
 
-    fn notify(&self, doorbell: Doorbell) {
+    fn notify(&self, doorbell: Doorbell) -> bool {
         assert!(!(self.sleeping_locks.get() && self.pinned.get()), "a sleeping lock within a residency");
         self.log(Event::Notify(doorbell));
+        !self.deaf.get()
     }
 
     fn wall_clock(&self) -> WallClock {
@@ -181,6 +201,7 @@ impl Host for SimHost {
     }
 
     fn ticks(&self) -> u64 {
+        self.ticks.set(self.ticks.get() + self.tick.get());
         self.ticks.get()
     }
 

@@ -13,6 +13,6 @@ mod host;
 mod memory;
 
 pub use bench::Bench;
-pub use guest::{Guest, Step};
+pub use guest::{Guest, Left, Step};
 pub use host::{Event, SimHost};
 pub use memory::SimMemory;

@@ -22,6 +22,10 @@ pub struct SimMemory {
     pub spare: Option<u64>,
     /// Attempts before the search takes too long.
     pub patience: Option<u32>,
+    /// Attempts when the clock was started.
+    pub clock: u32,
+    /// Attempts until what is pinned is free.
+    pub freed_at: Option<u32>,
 }
 
 fn overlap(a: &Extent, b: &Extent) -> bool {
@@ -66,11 +70,17 @@ impl PhysicalMemory for SimMemory {
         if self.stop_at.is_some_and(|stop| self.attempts >= stop) {
             return Take::Stop;
         }
+        if self.freed_at.is_some_and(|freed| self.attempts >= freed) {
+            self.pinned.clear();
+        }
         let exhausted = self.exhausted_at.is_some_and(|last| self.attempts >= last);
         if exhausted || self.pinned.iter().chain(&self.taken).any(|used| overlap(used, &piece)) {
             return Take::InUse;
         }
-        self.taken.push(piece);
+        match self.taken.iter_mut().find(|taken| taken.gpa + taken.len == piece.gpa) {
+            Some(before) => before.len += piece.len,
+            None => self.taken.push(piece),
+        }
         Take::Got
     }
 
@@ -84,7 +94,11 @@ impl PhysicalMemory for SimMemory {
         self.spare.map_or(u64::MAX, |spare| spare.saturating_sub(self.bytes()))
     }
 
-    fn has_time(&mut self) -> bool {
-        self.patience.is_none_or(|patience| self.attempts < patience)
+    fn restart_clock(&mut self) {
+        self.clock = self.attempts;
+    }
+
+    fn has_time(&self) -> bool {
+        self.patience.is_none_or(|patience| self.attempts - self.clock < patience)
     }
 }

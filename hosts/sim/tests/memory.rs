@@ -1,5 +1,6 @@
 //! How memory is found, and given back when it cannot be.
 
+use colinux_abi::MAX_EXTENTS;
 use colinux_abi::ioctl::{AddMemory, Extent, memory::BELOW_4G};
 use colinux_monitor::memory::{GRAIN, PhysicalMemory, acquire, release};
 use colinux_monitor::{Extents, HostError};
@@ -41,14 +42,91 @@ fn a_contiguous_piece_is_contiguous_and_aligned() {
     memory.pinned = vec![Extent { gpa: 100 * MIB, len: 4096 }];
     let wish = AddMemory { align: 64 * MIB, ..request(128 * MIB, 128 * MIB) };
     let taken = run(&mut memory, &wish).unwrap();
-    assert_eq!(taken.as_slice(), [Extent { gpa: 128 * MIB, len: 128 * MIB }]);
+    assert_eq!(taken.as_slice(), [Extent { gpa: 192 * MIB, len: 128 * MIB }]);
 }
 
 #[test]
 fn no_contiguous_piece_is_a_shortage_with_nothing_kept() {
     let mut memory = SimMemory::new(0, 256 * MIB);
     memory.pinned = vec![Extent { gpa: 128 * MIB, len: 4096 }];
-    assert_eq!(run(&mut memory, &request(160 * MIB, 160 * MIB)).err(), Some((HostError::NoMemory, 0)));
+    assert_eq!(
+        run(&mut memory, &request(160 * MIB, 160 * MIB)).err(),
+        Some((HostError::NoMemory, 112 * MIB))
+    );
+}
+
+#[test]
+fn a_contiguous_piece_is_found_between_what_is_in_the_way_with_few_attempts() {
+    let mut memory = SimMemory::new(0, 4 * GIB);
+    // One page in the way every 24 MiB, but for one gap, at no multiple of the piece's size.
+    memory.pinned = (0..170)
+        .filter(|i| !(70..73).contains(i))
+        .map(|i| Extent { gpa: i * 24 * MIB + 9 * MIB, len: 4096 })
+        .collect();
+    let taken = run(&mut memory, &request(62 * MIB, 62 * MIB)).unwrap();
+    let [piece] = taken.as_slice() else { panic!("{:x?}", taken.as_slice()) };
+    assert!(piece.len == 62 * MIB && piece.gpa > 69 * 24 * MIB && piece.gpa < 71 * 24 * MIB, "{piece:x?}");
+    assert!(memory.attempts < 4096 / 62 + 4096 / 4 + 32, "{}", memory.attempts);
+}
+
+#[test]
+fn a_contiguous_piece_is_had_when_what_was_in_the_way_for_a_moment_is_gone() {
+    let mut memory = SimMemory::new(0, 256 * MIB);
+    memory.pinned = vec![Extent { gpa: 128 * MIB, len: 4096 }];
+    memory.freed_at = Some(40);
+    assert_eq!(run(&mut memory, &request(160 * MIB, 160 * MIB)).unwrap().bytes(), 160 * MIB);
+}
+
+#[test]
+fn the_search_for_a_contiguous_piece_ends_in_time_and_tells_the_most_at_one_place() {
+    let mut memory = SimMemory::new(0, 64 * GIB);
+    memory.pinned = (0..4096).map(|i| Extent { gpa: i * 16 * MIB, len: 4096 }).collect();
+    memory.patience = Some(100);
+    assert_eq!(run(&mut memory, &request(GIB, GIB)).err(), Some((HostError::NoMemory, 12 * MIB)));
+    assert!(memory.attempts <= 200, "{}", memory.attempts);
+}
+
+#[test]
+fn pieces_between_what_is_in_the_way_are_found_before_time_is_up() {
+    let mut memory = SimMemory::new(0, 64 * GIB);
+    memory.pinned = (0..8192).map(|i| Extent { gpa: i * 8 * MIB + 3 * MIB, len: 4096 }).collect();
+    memory.patience = Some(1100);
+    let taken = run(&mut memory, &request(6 * GIB, GRAIN)).unwrap();
+    assert_eq!(taken.bytes(), 6 * GIB);
+    assert!(taken.as_slice().iter().all(|extent| extent.len <= 6 * MIB));
+    assert!(memory.attempts < 8000, "{}", memory.attempts);
+}
+
+#[test]
+fn tebibytes_are_found_with_a_few_attempts_for_each_gibibyte() {
+    const TIB: u64 = 1 << 40;
+    // Below and above 4 GiB, and a second node far above.
+    let zones = [(MIB, 3 * GIB - MIB), (4 * GIB, 8 * TIB - 4 * GIB), (16 * TIB, 8 * TIB)];
+    let mut memory =
+        SimMemory { zones: zones.map(|(gpa, len)| Extent { gpa, len }).to_vec(), ..Default::default() };
+    memory.pinned = (0..64).map(|i| Extent { gpa: i * 256 * GIB + 5 * GIB, len: 4096 }).collect();
+    let taken = run(&mut memory, &request(15 * TIB, GRAIN)).unwrap();
+    assert_eq!(taken.bytes(), 15 * TIB);
+    assert!(taken.as_slice().len() < 128, "{}", taken.as_slice().len());
+    assert!(u64::from(memory.attempts) < 24 * 1024 * 20, "{}", memory.attempts);
+    // The kernel's piece first, then all the rest, as the loader asks.
+    let mut memory = SimMemory { zones: memory.zones, ..Default::default() };
+    let kernel = run(&mut memory, &request(62 * MIB, 62 * MIB)).unwrap();
+    assert_eq!(kernel.as_slice(), [Extent { gpa: 16 * TIB, len: 62 * MIB }]);
+    assert_eq!(memory.attempts, 1);
+}
+
+#[test]
+fn scattered_pieces_are_as_many_as_the_list_has_room_for() {
+    // Every other grain is in use: no two pieces can be joined.
+    let mut memory = SimMemory::new(0, 16 * GIB);
+    memory.pinned = (0..4096).map(|i| Extent { gpa: i * 2 * GRAIN, len: 4096 }).collect();
+    let most = MAX_EXTENTS as u64 * GRAIN;
+    let mut taken = run(&mut memory, &request(most, GRAIN)).unwrap();
+    assert_eq!(taken.as_slice().len(), MAX_EXTENTS);
+    release(&mut memory, &mut taken);
+    assert_eq!(run(&mut memory, &request(most + GRAIN, GRAIN)).err(), Some((HostError::NoMemory, most)));
+    assert!(memory.taken.is_empty());
 }
 
 #[test]

@@ -5,12 +5,17 @@ use colinux_abi::hypercall::{self as call, IRQS_OFF, shutdown};
 use colinux_abi::ioctl::{Stats, exit};
 use colinux_abi::page::{VcpuPage, VmPage, event};
 use colinux_abi::window;
+use colinux_cpu::Arrivals;
 use colinux_monitor::{Doorbell, HostError, RunState};
 use colinux_sim::{Bench, Event, Step};
 use std::mem::offset_of;
 
 fn off() -> Step {
     Step::new(call::SHUTDOWN, shutdown::POWER_OFF, 0)
+}
+
+fn arrivals(nmis: u16, machine_checks: u16, early_nmis: u16) -> Option<Arrivals> {
+    Some(Arrivals { nmis, machine_checks, early_nmis })
 }
 
 #[test]
@@ -27,7 +32,7 @@ fn a_guest_that_powers_off() {
 #[test]
 fn the_host_handles_what_arrived_in_the_guest_before_anything_else() {
     let bench = Bench::new(1);
-    let nmis = Step::new(call::INTERRUPT, 0x31, 0).with(|left| (left.nmis, left.machine_checks) = (1, 1));
+    let nmis = Step::new(call::INTERRUPT, 0x31, 0).with(|left| left.arrivals = arrivals(1, 1, 0));
     bench.run(0, [nmis, Step::new(call::NMI, 0, 0), Step::new(call::MACHINE_CHECK, 0, 0), off()]).0.unwrap();
     use Event::*;
     let expected = [
@@ -43,14 +48,14 @@ fn the_host_handles_what_arrived_in_the_guest_before_anything_else() {
 #[test]
 fn a_forged_nmi_count_is_bounded() {
     let bench = Bench::new(1);
-    bench.run(0, [off().with(|left| left.nmis = u32::MAX)]).0.unwrap();
+    bench.run(0, [off().with(|left| left.arrivals = arrivals(u16::MAX, 0, 0))]).0.unwrap();
     assert_eq!(bench.host.count(Event::Nmi), 2);
 }
 
 #[test]
 fn early_nmis_are_sent_anew() {
     let bench = Bench::new(1);
-    bench.run(0, [off().with(|left| left.early_nmis = 7)]).0.unwrap();
+    bench.run(0, [off().with(|left| left.arrivals = arrivals(0, 0, 7))]).0.unwrap();
     assert_eq!((bench.host.count(Event::NmiSelf), bench.host.count(Event::Nmi)), (1, 0));
 }
 
@@ -103,6 +108,49 @@ fn a_signal_in_the_idle_guest_comes_out_and_running_goes_on() {
     assert_eq!(first.unwrap_err(), HostError::Interrupted);
     let second = colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
     assert_eq!((second.reason, guest.starts.len()), (exit::SHUTDOWN, 1));
+}
+
+/// The guest takes its events.
+fn takes_events(bench: &Bench) -> impl Fn() + use<> {
+    let bench = bench.clone();
+    move || bench.poke(window::VCPU_PAGES + offset_of!(VcpuPage, pending) as u64, 0)
+}
+
+fn raises_timer(bench: &Bench) -> Box<dyn Fn()> {
+    let bench = bench.clone();
+    Box::new(move || bench.vm.raise(&*bench.host, 0, event::TIMER).unwrap())
+}
+
+#[test]
+fn an_idle_vcpu_waits_awake_where_that_has_paid_and_nobody_wants_its_cpu() {
+    let bench = Bench::new(1);
+    bench.vm.set_halt_poll(200);
+    bench.host.tick.set(1);
+    bench.host.wakeups.borrow_mut().push_back(raises_timer(&bench));
+    *bench.host.awake_after.borrow_mut() = Some((2, raises_timer(&bench)));
+    let idle = || Step::new(call::IDLE, 0, 0);
+    let busy = || Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(takes_events(&bench));
+    bench.run(0, [idle(), busy(), idle(), off()]).0.unwrap();
+    assert_eq!((bench.host.count(Event::Block), bench.vm.stats().awake), (1, 1), "it learns from the first");
+    assert_eq!(bench.host.count(Event::Wake(0)), 1, "whoever is awake need not be woken");
+
+    bench.host.wakeups.borrow_mut().push_back(raises_timer(&bench));
+    bench.host.crowded.set(true);
+    bench.vm.reset().unwrap();
+    bench.prepare(0);
+    bench.run(0, [busy(), idle(), off()]).0.unwrap();
+    assert_eq!((bench.host.count(Event::Block), bench.vm.stats().awake), (2, 1), "another wants the CPU");
+}
+
+#[test]
+fn nobody_waits_awake_unless_asked_to() {
+    let bench = Bench::new(1);
+    bench.host.tick.set(1);
+    bench.host.wakeups.borrow_mut().extend([raises_timer(&bench), raises_timer(&bench)]);
+    let idle = || Step::new(call::IDLE, 0, 0);
+    let busy = Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(takes_events(&bench));
+    bench.run(0, [idle(), busy, idle(), off()]).0.unwrap();
+    assert_eq!((bench.host.count(Event::Block), bench.vm.stats().awake), (2, 0));
 }
 
 #[test]
@@ -220,7 +268,7 @@ fn hostile_exits_end_the_guest_once_with_a_reason() {
         (Step::new(call::START_VCPU, 2, 0), (call::START_VCPU, 2)),
         (Step::new(call::RAISE, 4, 1), (call::RAISE, 4)),
         (Step::new(call::SHUTDOWN, 5, 0), (call::SHUTDOWN, 5)),
-        (Step::new(call::IDLE, 0, 0).with(|left| left.bad_cr4 = Some(0x2000)), (u64::MAX, 0x2000)),
+        (Step::new(call::TIMER, 0, 0).with(|left| left.bad_cr4 = Some(0x2000)), (u64::MAX, 0x2000)),
     ];
     for (step, (arg0, arg1)) in cases {
         let bench = Bench::new(2);
@@ -247,6 +295,22 @@ fn a_fault_wakes_the_others_also_where_locks_sleep() {
 }
 
 #[test]
+fn a_notification_that_nothing_hears_leaves_the_vcpu_and_the_guest_looks_for_events_after_it() {
+    for sleeping in [false, true] {
+        let bench = Bench::new(1);
+        bench.host.sleeping_locks.set(sleeping);
+        bench.host.deaf.set(true);
+        let mut guest = colinux_sim::Guest::new(&bench.host, [Step::new(call::NOTIFY, 3, 1), off()]);
+        let exit = colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
+        assert_eq!((exit.reason, exit.arg0, exit.arg1), (exit::NOTIFY, 3, 1));
+        // What the daemon raises meanwhile needs no interrupt: the guest's object looks when the call returns.
+        bench.window().raise(0, event::DEVICE);
+        colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
+        assert_eq!(bench.host.count(Event::InterruptSelf), 0);
+    }
+}
+
+#[test]
 fn notifications_reach_the_daemon_also_where_locks_sleep() {
     for sleeping in [false, true] {
         let bench = Bench::new(1);
@@ -260,15 +324,21 @@ fn notifications_reach_the_daemon_also_where_locks_sleep() {
 }
 
 #[test]
-fn the_daemon_is_called_for_status_and_a_full_console() {
+fn the_daemon_is_called_for_status_configuration_and_a_full_console() {
     let bench = Bench::new(1);
     let mut guest = colinux_sim::Guest::new(
         &bench.host,
-        [Step::new(call::DEVICE_STATUS, 7, 0), Step::new(call::CONSOLE, 1, 0)],
+        [
+            Step::new(call::DEVICE_STATUS, 7, 0),
+            Step::new(call::CONFIG_WRITTEN, 8, 0),
+            Step::new(call::CONSOLE, 1, 0),
+        ],
     );
     let mut next = || colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
     let status = next();
     assert_eq!((status.reason, status.arg0), (exit::DEVICE_STATUS, 7));
+    let config = next();
+    assert_eq!((config.reason, config.arg0), (exit::CONFIG_WRITTEN, 8));
     assert_eq!(next().reason, exit::CONSOLE);
 }
 
@@ -297,7 +367,12 @@ fn device_interrupts_survive_hostile_registers() {
     assert_eq!(bench.peek(Bench::device_field(5, offset_of!(DevicePage, isr))), ISR_CONFIG | 1);
     assert_eq!(bench.peek(offset_of!(VmPage, device_pending) as u64), 1 << 5);
     bench.poke32(Bench::device_field(5, offset_of!(DevicePage, event_vcpu)), 1);
-    bench.vm.raise_device(&*bench.host, 5, 2);
+    for nothing in [(5, 64), (5, u64::MAX), (32, 1), (u64::MAX, 1)] {
+        bench.vm.raise_queue(&*bench.host, nothing.0, nothing.1);
+    }
+    assert_eq!(bench.window().pending(1), 0);
+    bench.vm.raise_queue(&*bench.host, 5, 1);
+    assert_eq!(bench.peek(Bench::device_field(5, offset_of!(DevicePage, isr))), ISR_CONFIG | 3);
     assert_eq!(bench.window().pending(1), event::DEVICE);
     bench.poke32(offset_of!(VmPage, console_vcpu) as u64, u32::MAX);
     bench.vm.raise_console(&*bench.host);
@@ -347,10 +422,10 @@ fn reset_makes_a_new_guest_possible() {
 }
 
 #[test]
-fn a_rescue_is_counted_as_such() {
+fn a_rescue_is_counted_as_such_and_lets_others_run() {
     let bench = Bench::new(1);
     bench.host.rescue.set(true);
     bench.run(0, [Step::new(call::NMI, 0, 0), Step::new(call::NMI, 0, 0), off()]).0.unwrap();
     let Stats { nmis, rescues, .. } = bench.vm.stats();
-    assert_eq!((nmis, rescues), (2, 1));
+    assert_eq!((nmis, rescues, bench.host.count(Event::Yield)), (2, 1, 1));
 }

@@ -1,0 +1,138 @@
+//! Memory that a guest does not need: lent to the host and recovered, or given back for good.
+//!
+//! The lists only; the pages themselves change hands before or after, as each function says.
+
+use crate::error::HostError;
+use crate::extents::Extents;
+use crate::memory::GRAIN;
+use colinux_abi::ioctl::Extent;
+
+fn check(piece: Extent) -> Result<(), HostError> {
+    let sane = piece.len != 0 && piece.gpa.is_multiple_of(GRAIN) && piece.len.is_multiple_of(GRAIN);
+    if sane && piece.gpa.checked_add(piece.len).is_some() { Ok(()) } else { Err(HostError::Invalid) }
+}
+
+/// Moves `piece` from the guest's `extents` to `lent`. The pages may go to the host when this has succeeded.
+///
+/// # Errors
+/// [`HostError::Invalid`] unless the piece is a multiple of [`GRAIN`] and lies in one extent, without the guest-physical range `kept`;
+/// [`HostError::NoMemory`] when a list is full. Nothing has changed then.
+pub fn lend(
+    extents: &mut Extents,
+    lent: &mut Extents,
+    piece: Extent,
+    kept: Option<Extent>,
+) -> Result<(), HostError> {
+    check_own(extents, piece, kept)?;
+    transfer(extents, lent, piece)
+}
+
+/// Takes `piece` out of the guest's `extents`. The pages may go to the host when this has succeeded.
+///
+/// # Errors
+/// As [`lend`].
+pub fn give(extents: &mut Extents, piece: Extent, kept: Option<Extent>) -> Result<(), HostError> {
+    check_own(extents, piece, kept)?;
+    if extents.remove(piece) { Ok(()) } else { Err(HostError::NoMemory) }
+}
+
+/// The guest has `piece` and can do without it.
+fn check_own(extents: &Extents, piece: Extent, kept: Option<Extent>) -> Result<(), HostError> {
+    check(piece)?;
+    let touches = |kept: Extent| kept.gpa < piece.gpa + piece.len && piece.gpa < kept.gpa + kept.len;
+    let own = extents.contains(piece.gpa, piece.len) && !kept.is_some_and(touches);
+    if own { Ok(()) } else { Err(HostError::Invalid) }
+}
+
+/// Checks that `piece` is lent, before the host is asked for it.
+///
+/// # Errors
+/// [`HostError::Invalid`].
+pub fn check_lent(lent: &Extents, piece: Extent) -> Result<(), HostError> {
+    check(piece)?;
+    if lent.contains(piece.gpa, piece.len) { Ok(()) } else { Err(HostError::Invalid) }
+}
+
+/// Moves `piece`, whose pages the host has given, from `lent` back to `extents`.
+///
+/// # Errors
+/// [`HostError::Invalid`] if it is not lent (any more), [`HostError::NoMemory`] when a list is full. Nothing has changed then, and the pages must go back to the host.
+pub fn recover(extents: &mut Extents, lent: &mut Extents, piece: Extent) -> Result<(), HostError> {
+    check_lent(lent, piece)?;
+    transfer(lent, extents, piece)
+}
+
+/// `from` holds the piece.
+fn transfer(from: &mut Extents, to: &mut Extents, piece: Extent) -> Result<(), HostError> {
+    if !to.add(piece) {
+        return Err(HostError::NoMemory);
+    }
+    if !from.remove(piece) {
+        // This brings back what was there before, which had room.
+        to.remove(piece);
+        return Err(HostError::NoMemory);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use colinux_abi::MAX_EXTENTS;
+    use std::boxed::Box;
+
+    fn piece(grains: (u64, u64)) -> Extent {
+        Extent { gpa: grains.0 * GRAIN, len: grains.1 * GRAIN }
+    }
+
+    #[test]
+    fn what_is_lent_comes_back() {
+        let (mut own, mut lent) = (Box::<Extents>::default(), Box::<Extents>::default());
+        assert!(own.add(piece((10, 20))));
+        let window = Some(piece((12, 1)));
+        lend(&mut own, &mut lent, piece((15, 2)), window).unwrap();
+        assert_eq!(
+            (own.as_slice(), lent.as_slice()),
+            (&[piece((10, 5)), piece((17, 13))][..], &[piece((15, 2))][..])
+        );
+        // Twice, the window, in no extent, not a multiple, and what overflows.
+        for bad in
+            [piece((15, 1)), piece((12, 2)), piece((40, 1)), Extent { gpa: 20 * GRAIN + 4096, len: GRAIN }]
+        {
+            assert_eq!(lend(&mut own, &mut lent, bad, window), Err(HostError::Invalid), "{bad:x?}");
+        }
+        let overflow = Extent { gpa: !(GRAIN - 1), len: GRAIN };
+        assert_eq!(lend(&mut own, &mut lent, overflow, None), Err(HostError::Invalid));
+        assert_eq!(recover(&mut own, &mut lent, piece((20, 1))), Err(HostError::Invalid));
+        recover(&mut own, &mut lent, piece((15, 2))).unwrap();
+        assert_eq!((own.as_slice(), lent.bytes()), (&[piece((10, 20))][..], 0));
+        assert_eq!(recover(&mut own, &mut lent, piece((15, 2))), Err(HostError::Invalid));
+    }
+
+    #[test]
+    fn what_is_given_is_no_longer_known() {
+        let (mut own, mut lent) = (Box::<Extents>::default(), Box::<Extents>::default());
+        assert!(own.add(piece((10, 20))));
+        let window = Some(piece((12, 1)));
+        assert_eq!(give(&mut own, piece((11, 2)), window), Err(HostError::Invalid));
+        assert_eq!(give(&mut own, piece((29, 2)), window), Err(HostError::Invalid));
+        give(&mut own, piece((20, 5)), window).unwrap();
+        assert_eq!(own.as_slice(), [piece((10, 10)), piece((25, 5))]);
+        assert_eq!(give(&mut own, piece((20, 5)), window), Err(HostError::Invalid));
+        assert_eq!(recover(&mut own, &mut lent, piece((20, 5))), Err(HostError::Invalid));
+    }
+
+    #[test]
+    fn a_full_list_changes_nothing() {
+        let (mut own, mut lent) = (Box::<Extents>::default(), Box::<Extents>::default());
+        for i in 0..MAX_EXTENTS as u64 {
+            assert!(own.add(piece((10 + 4 * i, 3))));
+        }
+        assert_eq!(lend(&mut own, &mut lent, piece((11, 1)), None), Err(HostError::NoMemory));
+        assert_eq!(give(&mut own, piece((11, 1)), None), Err(HostError::NoMemory));
+        assert_eq!((own.bytes(), lent.bytes()), (3 * GRAIN * MAX_EXTENTS as u64, 0));
+        lend(&mut own, &mut lent, piece((10, 1)), None).unwrap();
+        assert_eq!(lent.bytes(), GRAIN);
+    }
+}
