@@ -3,10 +3,10 @@
 use crate::bindings::memory::{self, free_pages, get_free_pages, gfp_kernel, page_offset_base};
 use colinux_abi::PAGE_SIZE;
 use colinux_monitor::{HostError, ZeroInit};
-use core::ops::Deref;
+use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-/// A value in memory of its own, page aligned. It is shared by raw pointers with callbacks of the kernel, so it is only ever borrowed shared.
+/// A value in memory of its own, page aligned. One that is shared by raw pointers with callbacks of the kernel is only ever borrowed shared.
 #[repr(transparent)]
 pub struct KBox<T>(NonNull<T>);
 
@@ -72,6 +72,13 @@ impl<T> Deref for KBox<T> {
     }
 }
 
+impl<T> DerefMut for KBox<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the box owns it.
+        unsafe { self.0.as_mut() }
+    }
+}
+
 impl<T> Drop for KBox<T> {
     fn drop(&mut self) {
         // SAFETY: the value is ours, and so is the memory.
@@ -109,6 +116,21 @@ impl Pages {
     /// Where page `index` is.
     pub fn at(&self, index: usize) -> *mut u8 {
         (self.address + index as u64 * PAGE_SIZE) as *mut u8
+    }
+
+    /// Gives a single page away.
+    pub fn into_address(self) -> u64 {
+        let address = self.address;
+        core::mem::forget(self);
+        address
+    }
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    /// `address` comes from [`Self::into_address`] of a single page, once.
+    pub unsafe fn from_address(address: u64) -> Self {
+        Self { address, order: 0 }
     }
 
     /// Its physical address.

@@ -1,14 +1,15 @@
 //! `/dev/colinux`.
 
 use crate::bindings::file::{
-    MISC, MISC_DYNAMIC_MINOR, MISC_FOPS, MISC_MINOR, MISC_MODE, MISC_NAME, O_RDWR_CLOEXEC, anon_inode_getfd,
-    misc_deregister, misc_register,
+    MISC, MISC_DYNAMIC_MINOR, MISC_FOPS, MISC_MINOR, MISC_MODE, MISC_NAME, O_RDWR_CLOEXEC,
+    anon_inode_getfile, fd_install, get_unused_fd_flags, misc_deregister, misc_register, put_unused_fd,
 };
 use crate::bindings::memory::_totalram_pages;
-use crate::bindings::{Opaque, Room, cpu};
+use crate::bindings::{Opaque, Room, cpu, pointer_error};
 use crate::errno::{UNKNOWN_REQUEST, check, result};
 use crate::fops::Fops;
 use crate::host::tsc_khz;
+use crate::memory::HostMemory;
 use crate::vm::VmRef;
 use crate::{user, vm_file};
 use colinux_abi::ABI_VERSION;
@@ -68,20 +69,21 @@ fn facts() -> Info {
         cr4: host.cr4,
         total_pages: pages as u64,
         online_cpus: cpus as u32,
-        reserved: 0,
+        span_gib: HostMemory::new().span().div_ceil(1 << 30) as u32,
     }
 }
 
 fn create_vm(argument: u64) -> Result<i64, HostError> {
     let request: CreateVm = user::read(argument)?;
-    let vm = VmRef::create(request.abi_version, request.vcpu_count)?.into_raw();
+    let vm = VmRef::create(&request)?.into_raw();
     // SAFETY: the reference goes to the file, or comes back.
     unsafe {
-        new_file(c"[colinux-vm]", vm_file::FOPS.get(), vm.cast()).inspect_err(|_| drop(VmRef::from_raw(vm)))
+        new_file(c"[colinux-vm]", vm_file::FOPS.get(), vm.cast(), &|file| vm_file::prepare(file, &*vm))
+            .inspect_err(|_| drop(VmRef::from_raw(vm)))
     }
 }
 
-/// Makes a file and its descriptor.
+/// Makes a file and its descriptor; `prepare` sees the file before anybody else does.
 ///
 /// # Safety
 /// `private` is what the operations expect; on success the file owns it.
@@ -92,8 +94,19 @@ pub unsafe fn new_file(
     name: &'static core::ffi::CStr,
     fops: Opaque,
     private: *mut u8,
+    prepare: &dyn Fn(Opaque),
 ) -> Result<i64, HostError> {
+    // SAFETY: process context; the number is ours until it is used or put back.
+    let fd = check(unsafe { get_unused_fd_flags(O_RDWR_CLOEXEC as u32) })?;
     // SAFETY: by contract; the table is static.
-    let fd = unsafe { anon_inode_getfd(name.as_ptr().cast(), fops, private, O_RDWR_CLOEXEC) };
-    check(fd).map(i64::from)
+    let file = unsafe { anon_inode_getfile(name.as_ptr().cast(), fops, private, O_RDWR_CLOEXEC) };
+    if let Some(error) = pointer_error(file) {
+        // SAFETY: ours, and not used.
+        unsafe { put_unused_fd(fd as u32) };
+        return Err(HostError::Kernel(error));
+    }
+    prepare(file);
+    // SAFETY: the file and the number are ours; from here on they are the process's.
+    unsafe { fd_install(fd as u32, file) };
+    Ok(i64::from(fd))
 }

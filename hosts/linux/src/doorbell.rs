@@ -72,24 +72,23 @@ impl Doorbells {
         Ok(())
     }
 
-    /// Rings. Where locks spin: any context. Where they sleep: process context, with the VM's mutex held.
-    pub fn ring(&self, doorbell: Doorbell) {
+    /// Rings; false if there is no eventfd. Where locks spin: any context. Where they sleep: process context, with the VM's mutex held.
+    pub fn ring(&self, doorbell: Doorbell) -> bool {
         let bar_preemption = !locks_sleep();
         if bar_preemption {
             percpu::preempt_disable();
         }
-        if let Some(slot) = self.0.get(index(doorbell)) {
-            signal(slot.load(Ordering::Acquire));
-        }
+        let heard = self.0.get(index(doorbell)).is_some_and(|slot| signal(slot.load(Ordering::Acquire)));
         if bar_preemption {
             percpu::preempt_enable();
         }
+        heard
     }
 }
 
-fn signal(context: Opaque) {
+fn signal(context: Opaque) -> bool {
     if context.is_null() {
-        return;
+        return false;
     }
     // SAFETY: the context is alive: preemption is off (an RCU reader), or the mutex is held.
     unsafe {
@@ -99,6 +98,7 @@ fn signal(context: Opaque) {
             eventfd_signal_mask(context, 0);
         }
     }
+    true
 }
 
 impl Drop for Doorbells {

@@ -4,9 +4,11 @@ use colinux_monitor::HostError;
 
 /// Error numbers, part of the user ABI.
 const EINTR: i32 = 4;
-const ENOMEM: i32 = 12;
+/// Out of memory.
+pub const ENOMEM: i32 = 12;
 const EFAULT: i32 = 14;
-const EBUSY: i32 = 16;
+/// Busy.
+pub const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 const ENOENT: i32 = 2;

@@ -5,19 +5,23 @@ use crate::doorbell::locks_sleep;
 use crate::kick::Handles;
 use crate::vm::VmObject;
 use crate::{percpu, rescue};
-use colinux_monitor::{CpuWorld, Doorbell, Host, Interrupted, Left, WallClock, World};
+use colinux_cpu::{Arrivals, Exit};
+use colinux_monitor::{CpuWorld, Doorbell, Host, Interrupted, WallClock, World};
 use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
+use core::cell::Cell;
 
 /// The kernel, as one VM sees it.
 pub struct LinuxHost<'a> {
     vm: &'a VmObject,
+    /// Breakpoints of the CPU when the residency began. An interrupt changes them for a tracer of all CPUs.
+    breakpoints: Cell<u64>,
 }
 
 impl<'a> LinuxHost<'a> {
     /// For this VM.
     pub fn new(vm: &'a VmObject) -> Self {
-        Self { vm }
+        Self { vm, breakpoints: Cell::new(0) }
     }
 
     fn with<R: Default>(&self, vcpu: usize, work: impl FnOnce(&Handles) -> R) -> R {
@@ -28,6 +32,7 @@ impl<'a> LinuxHost<'a> {
 impl Host for LinuxHost<'_> {
     fn pin(&self, vcpu: usize) {
         percpu::preempt_disable();
+        self.breakpoints.set(percpu::breakpoints());
         // SAFETY: process context; no bits, because the residency loads the whole state itself.
         unsafe { cpu::kernel_fpu_begin_mask(0) };
         self.with(vcpu, Handles::pinned);
@@ -53,7 +58,14 @@ impl Host for LinuxHost<'_> {
     }
 
     fn must_yield(&self) -> bool {
-        percpu::need_resched()
+        percpu::need_resched() || percpu::breakpoints() != self.breakpoints.get()
+    }
+
+    fn is_alone(&self) -> bool {
+        // SAFETY: reads a word of the CPU that it runs on; any context.
+        !percpu::need_resched()
+            && sched::single_task_running::present()
+            && unsafe { sched::single_task_running() }
     }
 
     fn reschedule(&self) {
@@ -99,12 +111,12 @@ impl Host for LinuxHost<'_> {
         rescue::nmi_self();
     }
 
-    fn notify(&self, doorbell: Doorbell) {
+    fn notify(&self, doorbell: Doorbell) -> bool {
         if locks_sleep() {
             let _held = self.vm.config.lock();
-            self.vm.doorbells.ring(doorbell);
+            self.vm.doorbells.ring(doorbell)
         } else {
-            self.vm.doorbells.ring(doorbell);
+            self.vm.doorbells.ring(doorbell)
         }
     }
 
@@ -146,47 +158,77 @@ pub fn tsc_khz() -> u32 {
 }
 
 /// The real crossing, which tells the rescue timer of each exit.
-pub struct WatchedWorld(pub CpuWorld);
+pub struct WatchedWorld {
+    world: CpuWorld,
+    pulse: rescue::Pulse,
+    /// The host had breakpoints when the residency began.
+    breakpoints: bool,
+}
+
+impl WatchedWorld {
+    /// Watches it.
+    pub fn new(world: CpuWorld) -> Self {
+        Self { world, pulse: rescue::Pulse::default(), breakpoints: false }
+    }
+}
 
 // SAFETY: passed on to the real one.
 unsafe impl World for WatchedWorld {
     fn set_start(&mut self, state: &colinux_abi::ioctl::VcpuState) {
-        self.0.set_start(state);
+        self.world.set_start(state);
     }
 
-    unsafe fn load(&mut self) {
+    unsafe fn load(&mut self, breakpoints: Option<[u64; 4]>) {
+        self.breakpoints = percpu::breakpoints() != 0;
         // SAFETY: passed on to the caller.
-        unsafe { self.0.load() };
+        unsafe { self.world.load(breakpoints) };
+        self.pulse = rescue::Pulse::here();
     }
 
     unsafe fn put(&mut self) {
         // SAFETY: passed on to the caller.
-        unsafe { self.0.put() };
+        unsafe { self.world.put() };
+        if self.breakpoints || percpu::breakpoints() != 0 {
+            // An interrupt may have changed them since.
+            // SAFETY: interrupts are off.
+            unsafe { cpu::hw_breakpoint_restore() };
+        }
     }
 
-    unsafe fn cross(&mut self) -> Left {
+    #[inline]
+    unsafe fn cross(&mut self) -> Exit {
         // SAFETY: passed on to the caller.
-        let left = unsafe { self.0.cross() };
-        rescue::beat();
-        left
+        let exit = unsafe { self.world.cross() };
+        self.pulse.beat();
+        exit
+    }
+
+    #[inline]
+    fn take_arrivals(&mut self) -> Option<Arrivals> {
+        self.world.take_arrivals()
+    }
+
+    #[inline]
+    fn bad_paging(&mut self) -> Option<u64> {
+        self.world.bad_paging()
     }
 
     fn set_return(&mut self, value: u64) {
-        self.0.set_return(value);
+        self.world.set_return(value);
     }
 
     unsafe fn raise_vector(&mut self, vector: u8) {
         // SAFETY: passed on to the caller.
-        unsafe { self.0.raise_vector(vector) };
+        unsafe { self.world.raise_vector(vector) };
     }
 
     unsafe fn raise_nmi(&mut self) {
         // SAFETY: passed on to the caller.
-        unsafe { self.0.raise_nmi() };
+        unsafe { self.world.raise_nmi() };
     }
 
     unsafe fn raise_machine_check(&mut self) {
         // SAFETY: passed on to the caller.
-        unsafe { self.0.raise_machine_check() };
+        unsafe { self.world.raise_machine_check() };
     }
 }

@@ -19,6 +19,7 @@ mod fops;
 mod host;
 mod irqfd;
 mod kick;
+mod mappings;
 mod memory;
 mod mmap;
 mod passages;
@@ -43,7 +44,7 @@ kbind::module! {
 unsafe extern "C" fn start() -> i32 {
     vm_file::start();
     vcpu_file::start();
-    if let Err(error) = rescue::start() {
+    if let Err(error) = memory::start().and_then(|()| rescue::start()) {
         return -errno::number(error);
     }
     if let Err(error) = device::start() {

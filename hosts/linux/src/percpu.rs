@@ -1,7 +1,7 @@
 //! Per-CPU words of the kernel: the running task, the CPU's number, the preemption count.
 
-use crate::bindings::Opaque;
 use crate::bindings::sched::{self, CPU_NUMBER, CURRENT, PREEMPT_COUNT};
+use crate::bindings::{Opaque, cpu::DR7};
 use core::arch::asm;
 
 /// Bit of the preemption count that is *clear* when a reschedule is wanted (arch/x86/include/asm/preempt.h: PREEMPT_NEED_RESCHED).
@@ -25,6 +25,16 @@ pub fn cpu() -> u32 {
         asm!("mov {:e}, gs:[{}]", out(reg) cpu, in(reg) CPU_NUMBER.addr(), options(nostack, preserves_flags, readonly))
     };
     cpu
+}
+
+/// DR7 as the kernel wants it on this CPU; zero: no breakpoint.
+pub fn breakpoints() -> u64 {
+    let dr7: u64;
+    // SAFETY: as in `current`.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) dr7, in(reg) DR7.addr(), options(nostack, preserves_flags, readonly))
+    };
+    dr7
 }
 
 /// Bars preemption.

@@ -176,11 +176,16 @@ unsafe extern "C" fn arm(watch: *mut u8) {
 unsafe extern "C" fn tick(timer: *mut Timer) -> u32 {
     // SAFETY: the timer is the first field of a watch.
     let watch = unsafe { &*timer.cast::<Watch>() };
-    if watch.look() {
-        watch.timer.forward(PERIOD);
-        return HRTIMER_RESTART.get() as u32;
+    if !watch.look() {
+        return HRTIMER_NORESTART.get() as u32;
     }
-    HRTIMER_NORESTART.get() as u32
+    if watch.cpu == percpu::cpu() {
+        // The watching CPU went offline, and its timers came here, where a guest can keep them out.
+        watch.request();
+        return HRTIMER_NORESTART.get() as u32;
+    }
+    watch.timer.forward(PERIOD);
+    HRTIMER_RESTART.get() as u32
 }
 
 /// The kernel asks whose NMI it was; 1 for ours.
@@ -213,10 +218,23 @@ pub fn enter() {
     }
 }
 
-/// The vCPU has left the guest. Preemption is off.
-pub fn beat() {
-    if let Some(watch) = watch_of(percpu::cpu()) {
-        watch.beat.store(watch.beat.load(Relaxed).wrapping_add(1), Release);
+/// What tells the watch of this CPU that the vCPU has left the guest.
+#[derive(Clone, Copy, Default)]
+pub struct Pulse(Option<&'static Watch>);
+
+impl Pulse {
+    /// That of this CPU; good as long as the vCPU stays on it. Preemption is off.
+    pub fn here() -> Self {
+        Self(watch_of(percpu::cpu()))
+    }
+
+    /// The vCPU has left the guest.
+    #[inline]
+    pub fn beat(self) {
+        if let Some(watch) = self.0 {
+            // Nobody else writes it while the vCPU is here.
+            watch.beat.store(watch.beat.load(Relaxed).wrapping_add(1), Release);
+        }
     }
 }
 

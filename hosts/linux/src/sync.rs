@@ -22,6 +22,11 @@ unsafe impl<T: Send> Sync for Mutex<T> {}
 unsafe impl<T: ZeroInit> ZeroInit for Mutex<T> {}
 
 impl<T> Mutex<T> {
+    /// One that [`Self::init`] must make usable.
+    pub const fn new(value: T) -> Self {
+        Self { lock: Room::new(), value: UnsafeCell::new(value) }
+    }
+
     /// Makes the zeroed mutex usable; before it is shared.
     ///
     /// # Errors
@@ -48,6 +53,12 @@ impl<T> Mutex<T> {
         // SAFETY: initialised before the value was shared.
         unsafe { sched::mutex_lock(self.lock.get()) };
         Guard(self)
+    }
+
+    /// Waits for it, unless the thread is killed meanwhile. Process context.
+    pub fn lock_killable(&self) -> Option<Guard<'_, T>> {
+        // SAFETY: initialised before the value was shared.
+        (unsafe { sched::mutex_lock_killable(self.lock.get()) } == 0).then_some(Guard(self))
     }
 }
 

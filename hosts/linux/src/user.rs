@@ -1,7 +1,9 @@
 //! Copying structures from and to user space.
 
 use crate::bindings::memory::{copy_from_user, copy_to_user};
-use colinux_abi::ioctl::{AddMemory, CreateVcpu, CreateVm, EventFd, GetExtents, Raise, SetWindow, VcpuState};
+use colinux_abi::ioctl::{
+    AddMemory, CreateVcpu, CreateVm, EventFd, Extent, GetExtents, Raise, RunExit, SetWindow, VcpuState,
+};
 use colinux_monitor::HostError;
 use core::mem::MaybeUninit;
 
@@ -20,9 +22,13 @@ unsafe impl Plain for CreateVm {}
 // SAFETY: as above.
 unsafe impl Plain for EventFd {}
 // SAFETY: as above.
+unsafe impl Plain for Extent {}
+// SAFETY: as above.
 unsafe impl Plain for GetExtents {}
 // SAFETY: as above.
 unsafe impl Plain for Raise {}
+// SAFETY: as above.
+unsafe impl Plain for RunExit {}
 // SAFETY: as above.
 unsafe impl Plain for SetWindow {}
 // SAFETY: as above.

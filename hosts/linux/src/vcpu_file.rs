@@ -9,7 +9,7 @@ use crate::host::{LinuxHost, WatchedWorld};
 use crate::user;
 use crate::vm::VmRef;
 use colinux_abi::PAGE_SIZE;
-use colinux_abi::ioctl::{RUN, SET_STATE};
+use colinux_abi::ioctl::{RUN, RunExit, SET_STATE, exit};
 use colinux_cpu::{Residency, XSAVE_AREA_SIZE};
 use colinux_monitor::{CpuWorld, HostError, run};
 use core::cell::UnsafeCell;
@@ -69,7 +69,10 @@ pub fn create(vm: &VmRef, index: usize) -> Result<i64, HostError> {
     vm.add_vcpu_bytes(object.bytes());
     let raw = KBox::new(object)?.into_raw();
     // SAFETY: the object goes to the file, or comes back.
-    unsafe { new_file(c"[colinux-vcpu]", FOPS.get(), raw.cast()).inspect_err(|_| drop(KBox::from_raw(raw))) }
+    unsafe {
+        new_file(c"[colinux-vcpu]", FOPS.get(), raw.cast(), &|_| {})
+            .inspect_err(|_| drop(KBox::from_raw(raw)))
+    }
 }
 
 unsafe extern "C" fn release(_inode: Opaque, file: Opaque) -> i32 {
@@ -97,10 +100,16 @@ fn set_state(vcpu: &VcpuObject, argument: u64) -> Result<i64, HostError> {
 
 fn run_vcpu(vcpu: &VcpuObject, argument: u64) -> Result<i64, HostError> {
     let vm = &*vcpu.vm;
+    let host = LinuxHost::new(vm);
+    let first: RunExit = user::read(argument)?;
+    if first.reason == exit::NOTIFY {
+        vm.vm.raise_queue(&host, first.arg0, first.arg1);
+    }
     let passages = vm.passages().ok_or(HostError::Invalid)?;
     // SAFETY: the passage is that of this vCPU and maps itself; `run` lets one thread at a time use it and the residency.
-    let mut world = WatchedWorld(unsafe { CpuWorld::new(vcpu.residency.get(), passages.at(vcpu.index)) });
-    let exit = run(&vm.vm, vcpu.index, &LinuxHost::new(vm), &mut world)?;
+    let mut world =
+        WatchedWorld::new(unsafe { CpuWorld::new(vcpu.residency.get(), passages.at(vcpu.index)) });
+    let exit = run(&vm.vm, vcpu.index, &host, &mut world)?;
     user::write(argument, &exit)?;
     Ok(0)
 }

@@ -4,22 +4,30 @@ use crate::alloc::{KBox, direct_map};
 use crate::doorbell::Doorbells;
 use crate::irqfd::Irqfds;
 use crate::kick::Handles;
+use crate::mappings::Mappings;
 use crate::memory::HostMemory;
 use crate::passages::Passages;
 use crate::sync::Mutex;
-use colinux_abi::ioctl::{AddMemory, Extent, Stats};
+use colinux_abi::ioctl::{AddMemory, CreateVm, Extent, Stats};
 use colinux_abi::{ABI_VERSION, MAX_VCPUS, window};
 use colinux_cpu::preflight;
-use colinux_monitor::{Extents, HostError, Vm, ZeroInit, memory};
+use colinux_monitor::memory::{PhysicalMemory, Take};
+use colinux_monitor::{Extents, HostError, Vm, ZeroInit, lend, memory};
 use core::cell::UnsafeCell;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+/// Microseconds for which a thread may wait awake for its guest: no other user of the host notices that.
+const MOST_HALT_POLL: u32 = 1000;
+
 /// What the mutex guards. All zero is empty.
 pub struct Config {
-    /// The guest's memory. Grows only.
+    /// The guest's memory.
     pub extents: Extents,
-    scratch: Extents,
+    /// What of it the host has at present.
+    pub lent: Extents,
+    /// Guest-physical address of the window; 0: none yet.
+    window: u64,
     /// Interrupts by eventfd.
     pub irqfds: Irqfds,
     /// Bit `i`: vCPU `i` has a file.
@@ -40,6 +48,8 @@ pub struct VmObject {
     pub doorbells: Doorbells,
     /// Configuration.
     pub config: Mutex<Config>,
+    /// Those who map the memory.
+    pub mappings: Mappings,
     passages: UnsafeCell<Option<Passages>>,
     /// Bytes of vCPUs' files.
     vcpu_bytes: AtomicU64,
@@ -63,15 +73,16 @@ impl VmRef {
     ///
     /// # Errors
     /// [`HostError::Version`], [`HostError::Unsupported`] (VMX operation), [`HostError::Invalid`] vCPU count, [`HostError::NoMemory`].
-    pub fn create(abi_version: u32, vcpu_count: u32) -> Result<Self, HostError> {
-        if abi_version != ABI_VERSION {
+    pub fn create(request: &CreateVm) -> Result<Self, HostError> {
+        if request.abi_version != ABI_VERSION {
             return Err(HostError::Version);
         }
         let facts = preflight().map_err(|_| HostError::Unsupported)?;
         let object = KBox::<VmObject>::zeroed()?;
         // SAFETY: not shared yet. (`None` is not promised to be all zero.)
         unsafe { object.passages.get().write(None) };
-        object.vm.set_vcpu_count(vcpu_count)?;
+        object.vm.set_vcpu_count(request.vcpu_count)?;
+        object.vm.set_halt_poll(request.halt_poll.min(MOST_HALT_POLL));
         object.config.init()?;
         let passages = Passages::new(object.vm.vcpu_count(), facts.la57())?;
         let raw = object.into_raw();
@@ -147,24 +158,34 @@ impl VmObject {
     /// Takes memory from the host; `request` gets the answer, also on failure.
     ///
     /// # Errors
-    /// [`HostError::Invalid`], [`HostError::NoMemory`].
+    /// [`HostError::Invalid`], [`HostError::NoMemory`], [`HostError::Busy`] when the host has a part of what it would give as lent memory of this VM.
     pub fn add_memory(&self, request: &mut AddMemory) -> Result<(), HostError> {
-        let mut config = self.config.lock();
-        let Config { extents, scratch, .. } = &mut *config;
+        let mut taken = KBox::<Extents>::zeroed()?;
         let mut host = HostMemory::new();
-        if let Err(shortage) = memory::acquire(&mut host, request, scratch) {
+        // Not under the mutex: moving the host's pages may have to wait for those who fault on ours.
+        if let Err(shortage) = memory::acquire(&mut host, request, &mut taken) {
             request.found = shortage.found;
             return Err(shortage.error);
         }
-        if !extents.add_all(scratch) {
-            memory::release(&mut host, scratch);
-            return Err(HostError::NoMemory);
+        let added = self.add_taken(&taken);
+        if added.is_err() {
+            memory::release(&mut host, &mut taken);
+            return added;
         }
-        request.size = scratch.bytes();
-        request.pieces = scratch.as_slice().len() as u32;
-        request.gpa = scratch.as_slice().first().map_or(0, |extent| extent.gpa);
-        scratch.clear();
+        request.size = taken.bytes();
+        request.pieces = taken.as_slice().len() as u32;
+        request.gpa = taken.as_slice().first().map_or(0, |extent| extent.gpa);
+        // A mapping that was made before shows nobody's pages there.
+        taken.as_slice().iter().for_each(|piece| self.mappings.forget(*piece));
         Ok(())
+    }
+
+    fn add_taken(&self, taken: &Extents) -> Result<(), HostError> {
+        let mut config = self.config.lock();
+        if taken.as_slice().iter().any(|piece| config.lent.overlaps(*piece)) {
+            return Err(HostError::Busy);
+        }
+        if config.extents.add_all(taken) { Ok(()) } else { Err(HostError::NoMemory) }
     }
 
     /// Up to 32 extents from number `first` on; returns how many, and how many there are in all.
@@ -184,7 +205,7 @@ impl VmObject {
     /// # Errors
     /// [`HostError::Invalid`] unless it is 2 MiB aligned and in one extent, [`HostError::Busy`] while a vCPU is in `RUN`.
     pub fn set_window(&self, gpa: u64) -> Result<(), HostError> {
-        let config = self.config.lock();
+        let mut config = self.config.lock();
         if !gpa.is_multiple_of(window::SIZE) || !config.extents.contains(gpa, window::SIZE) {
             return Err(HostError::Invalid);
         }
@@ -196,8 +217,67 @@ impl VmObject {
                 passages.map_into(base);
                 self.vm.set_window(base);
             }
+            config.window = gpa;
             Ok(())
         })
+    }
+
+    /// Lends a piece of the guest's memory to the host.
+    ///
+    /// # Errors
+    /// As [`lend::lend`].
+    pub fn lend(&self, piece: Extent) -> Result<(), HostError> {
+        self.hand_out(piece, |Config { extents, lent, .. }, kept| lend::lend(extents, lent, piece, kept))
+    }
+
+    /// Gives a piece of the guest's memory to the host for good.
+    ///
+    /// # Errors
+    /// As [`lend::give`].
+    pub fn give(&self, piece: Extent) -> Result<(), HostError> {
+        self.hand_out(piece, |Config { extents, .. }, kept| lend::give(extents, piece, kept))
+    }
+
+    /// Gives the host a piece that `account` takes out of the extents; it is told where the window is.
+    fn hand_out(
+        &self,
+        piece: Extent,
+        account: impl FnOnce(&mut Config, Option<Extent>) -> Result<(), HostError>,
+    ) -> Result<(), HostError> {
+        let mut config = self.config.lock();
+        self.mappings.prepare()?;
+        let window = config.window;
+        let kept = (window != 0).then_some(Extent { gpa: window, len: window::SIZE });
+        account(&mut config, kept)?;
+        drop(config);
+        // From here on, a fault shows nobody's page.
+        self.mappings.forget(piece);
+        HostMemory::new().lend(piece);
+        Ok(())
+    }
+
+    /// Takes a piece back from the host.
+    ///
+    /// # Errors
+    /// [`HostError::Busy`] while the host cannot move what it keeps there, [`HostError::Interrupted`], and as [`lend::recover`].
+    pub fn recover(&self, piece: Extent) -> Result<(), HostError> {
+        lend::check_lent(&self.config.lock().lent, piece)?;
+        let mut host = HostMemory::new();
+        // Not under the mutex: moving the host's pages may have to wait for those who fault on ours.
+        match host.take(piece) {
+            Take::Got => {}
+            Take::InUse => return Err(HostError::Busy),
+            Take::Stop => return Err(HostError::Interrupted),
+        }
+        let mut config = self.config.lock();
+        let Config { extents, lent, .. } = &mut *config;
+        let result = lend::recover(extents, lent, piece);
+        drop(config);
+        match result {
+            Ok(()) => self.mappings.forget(piece),
+            Err(_) => host.lend(piece),
+        }
+        result
     }
 
     /// Forgets vCPU states.
@@ -219,7 +299,9 @@ impl VmObject {
     /// Counters.
     pub fn stats(&self) -> Stats {
         let mut stats = self.vm.stats();
-        stats.memory = self.config.lock().extents.bytes();
+        let config = self.config.lock();
+        (stats.memory, stats.lent) = (config.extents.bytes(), config.lent.bytes());
+        drop(config);
         let passages = self.passages().map_or(0, Passages::bytes);
         stats.overhead = size_of::<Self>() as u64 + passages + self.vcpu_bytes.load(Ordering::Relaxed);
         stats

@@ -4,13 +4,15 @@ use crate::bindings::Opaque;
 use crate::errno::{UNKNOWN_REQUEST, result};
 use crate::fops::{Fops, private};
 use crate::host::LinuxHost;
+use crate::mappings::Mappings;
 use crate::vm::{VmObject, VmRef};
 use crate::{mmap, user, vcpu_file};
 use colinux_abi::MAX_DEVICES;
 use colinux_abi::device::MAX_QUEUES;
 use colinux_abi::ioctl::{
     ADD_MEMORY, AddMemory, CONSOLE_DEVICE, CREATE_VCPU, CreateVcpu, EventFd, Extent, GET_EXTENTS, GET_STATS,
-    GetExtents, IOEVENTFD, IRQFD, RAISE, RESET, Raise, SET_WINDOW, STOP, SetWindow,
+    GIVE_MEMORY, GetExtents, IOEVENTFD, IRQFD, LEND_MEMORY, RAISE, RECOVER_MEMORY, RESET, Raise, SET_WINDOW,
+    STOP, SetWindow,
 };
 use colinux_abi::page::event;
 use colinux_monitor::{Doorbell, HostError};
@@ -18,15 +20,19 @@ use colinux_monitor::{Doorbell, HostError};
 /// Operations of a VM's file, whose private data is a [`VmRef`].
 pub static FOPS: Fops = Fops::new();
 
-/// All bits of [`event`].
-const ALL_EVENTS: u64 = (event::CPU_STOP << 1) - 1;
-
 /// At module load.
 pub fn start() {
     FOPS.fill(ioctl, Some(release), Some(mmap::mmap));
+    mmap::start();
+}
+
+/// Gives a new file a list of its own of those who map it, where the VM has one: all anonymous files share theirs, and pages that are lent are taken out of all mappings.
+pub fn prepare(file: Opaque, vm: &VmObject) {
+    vm.mappings.adopt(file);
 }
 
 unsafe extern "C" fn release(_inode: Opaque, file: Opaque) -> i32 {
+    Mappings::disown(file);
     // SAFETY: the file's reference.
     drop(unsafe { VmRef::from_raw(private(file)) });
     0
@@ -50,6 +56,9 @@ fn dispatch(vm: &VmRef, request: u32, argument: u64) -> Result<i64, HostError> {
         STOP => drop(vm.vm.end(&LinuxHost::new(vm))),
         GET_STATS => user::write(argument, &vm.stats())?,
         RESET => vm.reset()?,
+        LEND_MEMORY => vm.lend(user::read(argument)?)?,
+        GIVE_MEMORY => vm.give(user::read(argument)?)?,
+        RECOVER_MEMORY => vm.recover(user::read(argument)?)?,
         _ => return Err(UNKNOWN_REQUEST),
     }
     Ok(0)
@@ -113,7 +122,7 @@ fn irqfd(vm: &VmObject, argument: u64) -> Result<(), HostError> {
 
 fn raise(vm: &VmObject, argument: u64) -> Result<(), HostError> {
     let request: Raise = user::read(argument)?;
-    if request.reserved != 0 || request.events & !ALL_EVENTS != 0 {
+    if request.reserved != 0 || request.events & !event::ALL != 0 {
         return Err(HostError::Invalid);
     }
     vm.vm.raise(&LinuxHost::new(vm), request.vcpu as usize, request.events)

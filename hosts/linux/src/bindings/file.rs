@@ -5,7 +5,12 @@ use super::Opaque;
 kbind::imports! {
     pub fn misc_register(device: Opaque) -> i32;
     pub fn misc_deregister(device: Opaque);
-    pub fn anon_inode_getfd(name: *const u8, operations: Opaque, private: *mut u8, flags: i32) -> i32;
+    pub fn anon_inode_getfile(name: *const u8, operations: Opaque, private: *mut u8, flags: i32) -> Opaque;
+    pub fn get_unused_fd_flags(flags: u32) -> i32;
+    pub fn put_unused_fd(fd: u32);
+    pub fn fd_install(fd: u32, file: Opaque);
+    pub fn alloc_anon_inode(superblock: Opaque) -> Opaque;
+    pub fn iput(inode: Opaque);
     pub fn eventfd_fget(fd: i32) -> Opaque;
     pub fn fput(file: Opaque);
     pub fn eventfd_ctx_fileget(file: Opaque) -> Opaque;
@@ -23,6 +28,10 @@ kbind::fields! {
     pub static FOPS_POLL: u64 = "file_operations.poll";
     pub static FILE_PRIVATE: u64 = "file.private_data";
     pub static FILE_OPERATIONS: u64 = "file.f_op";
+    pub static FILE_INODE: Opaque = "file.f_inode";
+    pub static FILE_MAPPING: Opaque = "file.f_mapping";
+    pub static INODE_SUPERBLOCK: Opaque = "inode.i_sb";
+    pub static INODE_MAPPING: Opaque = "inode.i_mapping";
     pub static MISC_MINOR: i32 = "miscdevice.minor";
     pub static MISC_NAME: u64 = "miscdevice.name";
     pub static MISC_FOPS: u64 = "miscdevice.fops";

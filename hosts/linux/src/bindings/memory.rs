@@ -11,9 +11,12 @@ kbind::imports! {
     pub fn alloc_contig_range(start: u64, end: u64, kind: u32, gfp: u32) -> i32
         = "alloc_contig_range|alloc_contig_range_noprof";
     pub fn free_contig_range(pfn: u64, count: u64);
+    pub optional fn generic_online_page(page: Opaque, order: u32);
+    pub optional fn adjust_managed_page_count(page: Opaque, pages: i64);
     pub optional fn pfn_to_online_page(pfn: u64) -> Opaque;
     pub fn page_is_ram(pfn: u64) -> i32;
     pub fn vm_insert_pages(vma: Opaque, address: u64, pages: *mut Opaque, count: *mut u64) -> i32;
+    pub fn unmap_mapping_range(mapping: Opaque, from: i64, bytes: i64, also_private: i32);
     pub fn copy_from_user(to: *mut u8, from: u64, bytes: u64) -> u64 = "_copy_from_user";
     pub fn copy_to_user(to: u64, from: *const u8, bytes: u64) -> u64 = "_copy_to_user";
     pub fn si_mem_available() -> i64;
@@ -30,6 +33,15 @@ kbind::fields! {
     pub static VMA_END: u64 = "vm_area_struct.vm_end";
     /// Pages.
     pub static VMA_OFFSET: u64 = "vm_area_struct.vm_pgoff";
+    pub static VMA_FILE: Opaque = "vm_area_struct.vm_file";
+    pub static VMA_OPERATIONS: Opaque = "vm_area_struct.vm_ops";
+    pub static VM_OPERATIONS_FAULT: u64 = "vm_operations_struct.fault";
+    pub static FAULT_VMA: Opaque = "vm_fault.vma";
+    /// Of the page.
+    pub static FAULT_ADDRESS: u64 = "vm_fault.address";
+    /// Pages.
+    pub static FAULT_OFFSET: u64 = "vm_fault.pgoff";
+    pub static PAGE_REFERENCES: i32 = "page._refcount";
     pub static NODE_ZONES: () = "pglist_data.node_zones";
     /// Page frame number.
     pub static ZONE_START: u64 = "zone.zone_start_pfn";
@@ -37,7 +49,11 @@ kbind::fields! {
     pub static ZONE_SPAN: u64 = "zone.spanned_pages";
 }
 
+/// Room for `struct vm_operations_struct`.
+pub const VM_OPERATIONS: usize = 256;
+
 kbind::sizes! {
+    pub static VM_OPERATIONS_SIZE = "vm_operations_struct" <= VM_OPERATIONS;
     pub static PAGE_STRUCT = "page" <= 1024;
     pub static ZONE_SIZE = "zone" <= 65536;
 }
@@ -45,6 +61,9 @@ kbind::sizes! {
 kbind::enums! {
     pub static MIGRATE_MOVABLE = "MIGRATE_MOVABLE";
     pub static ZONES = "__MAX_NR_ZONES";
+    pub static FAULT_SIGBUS = "VM_FAULT_SIGBUS";
+    pub static FAULT_OOM = "VM_FAULT_OOM";
+    pub static FAULT_NOPAGE = "VM_FAULT_NOPAGE";
     pub static GFP_IO: optional = "___GFP_IO_BIT";
     pub static GFP_FS: optional = "___GFP_FS_BIT";
     pub static GFP_DIRECT: optional = "___GFP_DIRECT_RECLAIM_BIT";

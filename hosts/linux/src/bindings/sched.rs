@@ -15,7 +15,9 @@ kbind::imports! {
     pub fn remove_wait_queue(head: Opaque, entry: Opaque);
     pub optional fn preempt_schedule();
     pub optional fn cond_resched() = "__cond_resched|_cond_resched";
+    pub optional fn single_task_running() -> bool;
     pub fn mutex_lock(mutex: Opaque);
+    pub fn mutex_lock_killable(mutex: Opaque) -> i32;
     pub fn mutex_unlock(mutex: Opaque);
     pub optional fn mutex_init(mutex: Opaque, name: *const u8, key: Opaque) = "__mutex_init";
     pub optional fn mutex_init_generic(mutex: Opaque);
