@@ -1,7 +1,7 @@
 //! The two hooks that order the rest: the first one with a kernel around it, and the first one in process context.
 
 use crate::hypercall::{self, vm};
-use crate::{apic, console, cpuid, irq, memory, nopc, power, smp, time, virtio};
+use crate::{apic, console, cpuid, irq, memory, nopc, orders, power, smp, time, virtio, wall_clock};
 use colinux_abi::hypercall::shutdown;
 use colinux_abi::{ABI_VERSION, page};
 
@@ -27,12 +27,14 @@ extern "C" fn memory_setup() -> *const u8 {
 
 /// `x86_init.iommu.iommu_init`, a rootfs_initcall.
 pub extern "C" fn late() -> i32 {
-    time::resync();
+    wall_clock::resync();
+    apic::settle();
     console::start_hvc();
     power::start();
     nopc::claim_resources();
     nopc::watch_modules();
     virtio::start();
+    orders::start();
     smp::report();
     0
 }

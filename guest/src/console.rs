@@ -26,6 +26,7 @@ kbind::fields! {
     static NOTIFIER_DEL: u64 = "hv_ops.notifier_del";
     static NOTIFIER_HANGUP: u64 = "hv_ops.notifier_hangup";
     static IRQ_REQUESTED: i32 = "hvc_struct.irq_requested";
+    static HVC_TTY: u64 = "hvc_struct.port.tty";
 }
 
 kbind::functions! {
@@ -34,6 +35,8 @@ kbind::functions! {
     fn hvc_alloc(terminal: u32, data: i32, operations: *const u8, buffer: i32) -> u64;
     fn hvc_poll(hvc: u64) -> i32;
     fn hvc_kick();
+    fn __hvc_resize(hvc: u64, size: u64);
+    fn tty_do_resize(tty: u64, size: *const u64) -> i32;
     variadic fn printk(format: *const u8, text: *const u8) -> i32 = "_printk|printk";
 }
 
@@ -47,6 +50,8 @@ const MAX_ADDRESS: u64 = !0xfff;
 static EARLY: Room<CONSOLE_ROOM> = Room::new();
 static HV_OPS: Room<HV_OPS_ROOM> = Room::new();
 static HVC: AtomicU64 = AtomicU64::new(0);
+/// Size of the terminal that an open hvc0 was told.
+static SIZE: AtomicU64 = AtomicU64::new(0);
 static LOCK: AtomicBool = AtomicBool::new(false);
 
 /// Shows all messages from the first one on.
@@ -81,6 +86,21 @@ pub fn start_hvc() {
         } else {
             HVC.store(hvc, Ordering::Release);
         }
+    }
+}
+
+/// Size of the user's terminal as `struct winsize`: four halves of 16 bits, rows, columns, and pixels, which nobody knows; 0: unknown.
+fn terminal_size() -> u64 {
+    let size = vm().console_size.load(Ordering::Acquire);
+    u64::from(size >> 16) | u64::from(size & 0xffff) << 16
+}
+
+/// Tells an open hvc0 that the user's terminal has another size.
+fn resize(hvc: u64) {
+    let size = terminal_size();
+    if SIZE.swap(size, Ordering::AcqRel) != size {
+        // SAFETY: any context: it stores the size and queues work that reads it under the lock. A reader that met half of the store is followed by this work.
+        unsafe { __hvc_resize(hvc, size) };
     }
 }
 
@@ -167,10 +187,18 @@ extern "C" fn get_chars(_terminal: u32, buffer: *mut u8, count: u64) -> i64 {
     i64::from(count)
 }
 
-/// Input is announced by an event: khvcd need not poll.
+/// hvc0 is opened for the first time, in process context. Input is announced by an event, so khvcd need not poll. The size is set at once: getty sets its own where it
+/// finds none.
 extern "C" fn notifier_add(hvc: *mut u8, _data: i32) -> i32 {
-    // SAFETY: hvc passes its own structure, under its own locks.
-    unsafe { IRQ_REQUESTED.write(hvc, 1) };
+    let size = terminal_size();
+    // SAFETY: hvc passes its own structure, under its own locks; its tty is the one that is being opened.
+    unsafe {
+        IRQ_REQUESTED.write(hvc, 1);
+        let tty = HVC_TTY.read(hvc);
+        if size != 0 && tty != 0 {
+            tty_do_resize(tty, &size);
+        }
+    }
     0
 }
 
@@ -182,9 +210,13 @@ extern "C" fn notifier_del(hvc: *mut u8, _data: i32) {
 /// The event CONSOLE: what `hvc_handle_interrupt` does.
 pub fn input() {
     let hvc = HVC.load(Ordering::Acquire);
+    if hvc == 0 {
+        return;
+    }
+    resize(hvc);
     // SAFETY: interrupt context; hvc_alloc returned this and it is never removed.
     unsafe {
-        if hvc != 0 && hvc_poll(hvc) != 0 {
+        if hvc_poll(hvc) != 0 {
             hvc_kick();
         }
     }

@@ -4,7 +4,7 @@
 //! `pv_ops.cpu.write_idt_entry`; `DEFINE_IDTENTRY_SYSVEC(sysvec_x86_platform_ipi)` (arch/x86/kernel/irq.c) calls `x86_platform_ipi_callback`.
 
 use crate::hypercall::{index, vcpu_page, vm};
-use crate::{console, power, smp, time, virtio};
+use crate::{console, deferred, orders, power, smp, time, virtio, waits, wall_clock};
 use colinux_abi::page::{VcpuPage, VmPage, event};
 use colinux_abi::{hypercall, window};
 use core::arch::{asm, global_asm};
@@ -39,6 +39,8 @@ const ENTRIES: u64 = window::BASE + window::OBJECT;
 const NMI_ENTRY: u64 = ENTRIES;
 const MACHINE_CHECK_ENTRY: u64 = ENTRIES + 16;
 const VECTOR_ENTRIES: u64 = ENTRIES + 32;
+const WAIT_ENTRY: u64 = VECTOR_ENTRIES + 0xe0 * 16;
+const WAIT: u64 = waits::VECTOR as u64;
 
 const fn signed(address: u64) -> i64 {
     address as i64
@@ -60,6 +62,9 @@ global_asm!(
     nmi = const hypercall::NMI,
     machine_check = const hypercall::MACHINE_CHECK,
     irqs_off = const hypercall::IRQS_OFF,
+    yield = const hypercall::YIELD,
+    waits = const waits::COUNTER,
+    patience = const waits::PATIENCE,
     nmi_count = const SCRATCH,
     machine_check_count = const SCRATCH + 8,
 );
@@ -72,11 +77,12 @@ const _: () = {
     assert!(ENTRIES == 0xffff_ffff_f810_0000);
 };
 
-/// Address of the stub for a vector, if hardware can raise it on behalf of the host.
+/// Address of the stub for a vector, if hardware can raise it on behalf of the host, or the kernel waits by it.
 pub const fn stub(vector: u64) -> Option<u64> {
     match vector {
         2 => Some(NMI_ENTRY),
         18 => Some(MACHINE_CHECK_ENTRY),
+        WAIT => Some(WAIT_ENTRY),
         // Interrupt 0x80 is a system call, made by the guest's own user mode.
         0x80 => None,
         0x20..=0xff => Some(VECTOR_ENTRIES + (vector - 0x20) * 16),
@@ -128,6 +134,7 @@ extern "C" fn halt() {
 
 /// Takes the place of the platform IPI's handler. The word is in .bss, so it cannot be set before the kernel has cleared that.
 pub fn install_upcall() {
+    deferred::prepare();
     // SAFETY: the word is a function pointer that only platform code of other machines sets.
     unsafe { crate::room::poke(PLATFORM_IPI_CALLBACK.addr(), upcall as *const () as u64) };
 }
@@ -151,17 +158,28 @@ extern "C" fn upcall() {
         // SAFETY: as above.
         unsafe { irq_work_run() };
     }
-    if has(event::DEVICE) {
-        virtio::interrupt(vm().device_pending.swap(0, Ordering::AcqRel));
-    }
-    if has(event::CONSOLE) {
-        console::input();
-    }
+    deferred::handle(events & (event::DEVICE | event::CONSOLE));
     if has(event::STOP) {
         power::orderly();
     }
+    if has(event::CLOCK) {
+        wall_clock::look_again();
+    }
+    if has(event::ORDER) {
+        orders::ordered();
+    }
     if has(event::CPU_STOP) {
         smp::stop_this_cpu();
+    }
+}
+
+/// The events that end in drivers.
+pub fn handle_devices(events: u64) {
+    if events & event::DEVICE != 0 {
+        virtio::interrupt(vm().device_pending.swap(0, Ordering::AcqRel));
+    }
+    if events & event::CONSOLE != 0 {
+        console::input();
     }
 }
 

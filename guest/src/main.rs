@@ -2,8 +2,8 @@
 //!
 //! A distribution's kernel knows two ways to run on something that is not a PC: the tables of function pointers that Xen, KVM and
 //! jailhouse use (`x86_init`, `x86_platform`, `pv_ops`, `smp_ops`, `machine_ops`, `apic`), and nothing else. The object fills these tables.
-//! Nothing of the kernel's code is changed: before the first instruction the loader writes addresses of the object's functions into data
-//! words of the image (the *hooks*), and addresses and offsets of the kernel into words of the object (the *slots*, see the crate `kbind`).
+//! Before the first instruction the loader writes addresses of the object's functions into data words of the image (the *hooks*), and addresses and offsets
+//! of the kernel into words of the object (the *slots*, see the crate `kbind`). Of the kernel's code nothing is changed but its `pause` instructions ([`waits`]).
 //!
 //! The story of a boot, in the order in which the kernel meets the object:
 //!
@@ -17,6 +17,8 @@
 //! 8. `smp_prepare_cpus` and `apic.wakeup_secondary_cpu` ([`smp`], [`apic`]): the other vCPUs start.
 //! 9. `iommu_init` ([`boot::late`]), the first hook in process context: hvc console, power, ports claimed, virtio devices.
 //!
+//! Later, the daemon's wishes (fewer vCPUs, more memory) come through [`orders`].
+//!
 //! When a physical interrupt arrives, a stub leaves the guest with it; when the host raised a *virtual event*, the stub goes on into the kernel's
 //! handler of the "platform IPI", whose callback is [`irq::upcall`]. All else is a hypercall ([`hypercall`]).
 #![no_std]
@@ -27,17 +29,22 @@ mod boot;
 mod console;
 mod cpuid;
 mod debug;
+mod deferred;
 mod hypercall;
 mod irq;
 mod memory;
 mod msr;
 mod nmi;
 mod nopc;
+mod orders;
 mod power;
 mod room;
 mod smp;
+mod thread;
 mod time;
 mod virtio;
+mod waits;
+mod wall_clock;
 
 use core::panic::PanicInfo;
 

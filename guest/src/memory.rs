@@ -3,6 +3,7 @@
 use crate::hypercall::vm;
 use crate::room::{Room, peek, poke};
 use colinux_abi::ioctl::Extent;
+use colinux_abi::page::order::MEMORY_BLOCK;
 use colinux_abi::{MAX_EXTENTS, window};
 use core::mem::size_of;
 
@@ -47,6 +48,7 @@ kbind::functions! {
     optional fn memblock_reserve(base: u64, size: u64) -> i32;
     optional fn memblock_reserve_on_node(base: u64, size: u64, node: i32, flags: u32) -> i32 = "__memblock_reserve";
     fn vm_area_add_early(area: *mut u8);
+    optional fn set_memory_block_size_order(order: u32) -> i32;
     optional fn pti_user_pagetable_walk_pmd(address: u64) -> *mut u64;
 }
 
@@ -87,8 +89,17 @@ fn direct_map(gpa: u64) -> u64 {
     gpa + unsafe { peek::<u64>(PAGE_OFFSET_BASE.addr()) }
 }
 
+/// Has the kernel take memory in as small pieces as it can while it runs: by itself it would want up to 2 GiB at once on a large machine. In the boot.
+fn choose_small_blocks() {
+    if let Some(set) = set_memory_block_size_order() {
+        // SAFETY: in the boot, before the first use of the size (`memory_dev_init()`).
+        unsafe { set(MEMORY_BLOCK.ilog2()) };
+    }
+}
+
 /// Makes the memory map.
 pub fn setup() {
+    choose_small_blocks();
     if extents().len() > FEW_EXTENTS {
         enlarge_memblock();
     }

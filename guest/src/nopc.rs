@@ -4,6 +4,7 @@
 
 use crate::memory;
 use crate::room::{Room, poke};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use kbind::{OptSymbol, Symbol};
 
 kbind::symbols! {
@@ -41,6 +42,7 @@ kbind::enums! {
 
 kbind::functions! {
     fn request_region(parent: u64, start: u64, size: u64, name: *const u8, flags: i32) -> *mut u8 = "__request_region";
+    fn release_region(parent: u64, start: u64, size: u64) = "__release_region";
     fn register_module_notifier(block: *mut u8) -> i32;
 }
 
@@ -157,11 +159,64 @@ pub fn claim_resources() {
     claim(IOMEM_RESOURCE.addr(), start, end.saturating_sub(start).saturating_add(1));
 }
 
-fn claim(parent: u64, start: u64, size: u64) {
-    if size > 0 {
-        // SAFETY: process context. Null when somebody has a part of it; then that part is not free either.
-        unsafe { request_region(parent, start, size, c"colinux host".as_ptr().cast(), 0) };
+/// Claims a range; false when somebody has a part of it, which then is not free either. Process context.
+fn claim(parent: u64, start: u64, size: u64) -> bool {
+    // SAFETY: process context.
+    size > 0 && unsafe { !request_region(parent, start, size, c"colinux host".as_ptr().cast(), 0).is_null() }
+}
+
+fn release(parent: u64, start: u64, size: u64) {
+    // SAFETY: process context.
+    unsafe { release_region(parent, start, size) };
+}
+
+/// Most pieces of memory that come while the guest runs.
+const MAX_PIECES: usize = 256;
+/// Those that have come: guest-physical addresses of their first and behind their last byte.
+static PIECES: [[AtomicU64; 2]; MAX_PIECES] = [const { [const { AtomicU64::new(0) }; 2] }; MAX_PIECES];
+static PIECE_COUNT: AtomicUsize = AtomicUsize::new(0);
+const ENOSPC: i32 = -28;
+
+/// The addresses around `gpa` that are not the guest's.
+fn hole(gpa: u64) -> [u64; 2] {
+    // SAFETY: a resource of the kernel, constant.
+    let end = unsafe { RESOURCE_END.read(IOMEM_RESOURCE.addr() as *const u8) };
+    let pieces = PIECES.iter().take(PIECE_COUNT.load(Ordering::Relaxed));
+    let pieces = pieces.map(|piece| [0, 1].map(|i: usize| piece[i].load(Ordering::Relaxed)));
+    let all = memory::extents().iter().map(|extent| [extent.gpa, extent.gpa + extent.len]).chain(pieces);
+    all.fold(
+        [0, end.saturating_add(1)],
+        |[from, to], [start, end]| {
+            if end <= gpa { [from.max(end), to] } else { [from, to.min(start)] }
+        },
+    )
+}
+
+/// Has `add` give the kernel a piece of memory at `gpa` of `len` bytes, which is the host's no longer; `add` returns 0 or an error, and so does this.
+/// On one thread at a time, in process context.
+pub fn with_memory(gpa: u64, len: u64, add: impl FnOnce() -> i32) -> i32 {
+    let count = PIECE_COUNT.load(Ordering::Relaxed);
+    let Some(piece) = PIECES.get(count) else { return ENOSPC };
+    let (iomem, [start, end], behind) = (IOMEM_RESOURCE.addr(), hole(gpa), gpa + len);
+    let unclaimed = claim(iomem, gpa, len);
+    if unclaimed {
+        release(iomem, gpa, len)
+    } else {
+        release(iomem, start, end - start)
     }
+    let error = add();
+    if error == 0 {
+        piece[0].store(gpa, Ordering::Relaxed);
+        piece[1].store(behind, Ordering::Relaxed);
+        PIECE_COUNT.store(count + 1, Ordering::Relaxed);
+    }
+    let parts = if error == 0 { [[start, gpa], [behind, end]] } else { [[start, end], [end, end]] };
+    if !unclaimed {
+        for [from, to] in parts {
+            claim(iomem, from, to - from);
+        }
+    }
+    error
 }
 
 /// Gets told of modules: vetoes some, and tells [`crate::virtio`] of the others.

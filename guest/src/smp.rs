@@ -13,6 +13,8 @@ kbind::symbols! {
     static SECONDARY_STARTUP = "secondary_startup_64";
     static INIT_TOP_PGT = "init_top_pgt";
     static ONLINE_MASK = "__cpu_online_mask";
+    static PRESET_LPJ = "preset_lpj";
+    static LOOPS_PER_JIFFY = "loops_per_jiffy";
     static PARALLEL_BRINGUP: optional = "x86_cpuinit+x86_cpuinit_ops.parallel_bringup";
 }
 
@@ -79,6 +81,18 @@ extern "C" fn prepare_cpus(_max: u32) {
         }
     }
     apic::disable(true);
+    keep_calibration();
+}
+
+/// A starting CPU measures its speed (init/calibrate.c) by a clock that another CPU advances, with interrupts off and without `pause`. All vCPUs are
+/// as fast as the first: the user's word `lpj=` would say the same.
+fn keep_calibration() {
+    // SAFETY: two words of the kernel, written by this CPU alone so far.
+    unsafe {
+        if peek::<u64>(PRESET_LPJ.addr()) == 0 {
+            poke(PRESET_LPJ.addr(), peek::<u64>(LOOPS_PER_JIFFY.addr()));
+        }
+    }
 }
 
 /// Starts vCPU `vcpu` at `secondary_startup_64`, on the kernel's own page table. Returns 0 or -EIO.
@@ -95,6 +109,7 @@ pub fn start_vcpu(vcpu: usize) -> i32 {
         argument.store(value, Ordering::Relaxed);
     }
     page.pending.store(0, Ordering::Release);
+    apic::hide();
     if call(START_VCPU, vcpu as u64, 0) == 0 { 0 } else { -5 }
 }
 
@@ -115,7 +130,8 @@ extern "C" fn send_call_single(cpu: i32) {
     raise(1 << (cpu as u64 & 63), event::CALL_FUNCTION_SINGLE);
 }
 
-fn online() -> u64 {
+/// Bit `i`: CPU `i` is online.
+pub fn online() -> u64 {
     // SAFETY: as in `send_call`.
     unsafe { peek(ONLINE_MASK.addr()) }
 }

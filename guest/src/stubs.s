@@ -75,6 +75,33 @@ colinux_vectors:
 .set vector, vector + 1
 .endr
 
+# The kernel waits (`waits.rs`). Interrupts are off in here as behind any gate; what the host raises meanwhile brings an interrupt.
+.balign 16
+.globl colinux_wait
+colinux_wait:
+    endbr64
+    pause
+    push rax
+    push rbx
+    VCPU_OFFSET
+    lea rbx, [rax + {vcpu_pages}]
+    inc dword ptr [rbx + {waits}]
+    test dword ptr [rbx + {waits}], {patience} - 1
+    pop rbx
+    pop rax
+    jz 1f
+    iretq
+1:  SAVE
+    CLEAN_FLAGS
+    VCPU_OFFSET
+    lea rdi, [rax + {passage_data}]
+    movabs rsi, {yield} + {irqs_off}
+    xor edx, edx
+    xor ecx, ecx
+    call colinux_passage
+    RESTORE
+    iretq
+
 # A physical interrupt: it belongs to the host. Leave with its vector; the host runs its handler and lets us go on. If it raised events
 # meanwhile, the frame that the hardware has pushed serves the kernel as that of a "platform IPI".
 .balign 16

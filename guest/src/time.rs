@@ -1,10 +1,10 @@
-//! The clock: a clock event device in nanoseconds over the host's timer, the TSC as clock source (the kernel's own), the host's wall clock.
+//! The clock: a clock event device in nanoseconds over the host's timer, the TSC as clock source (the kernel's own). The wall clock is in [`crate::wall_clock`].
 
-use crate::hypercall::{call, tsc, vcpu_count, vm};
+use crate::hypercall::{call, vcpu_count, vm};
 use crate::room::{Room, poke};
-use crate::{cpuid, memory};
+use crate::{apic, cpuid, memory};
 use colinux_abi::MAX_VCPUS;
-use colinux_abi::hypercall::{TIMER, TIMER_OFF, WALL_CLOCK};
+use colinux_abi::hypercall::{TIMER, TIMER_OFF};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 const ROOM: usize = 384;
@@ -33,7 +33,6 @@ kbind::symbols! {
 
 kbind::functions! {
     fn clockevents_config_and_register(device: *mut u8, frequency: u32, min: u64, max: u64);
-    fn do_settimeofday64(time: *const Timespec) -> i32;
 }
 
 kbind::hooks! {
@@ -43,16 +42,6 @@ kbind::hooks! {
     "x86_cpuinit+x86_cpuinit_ops.setup_percpu_clockev" = start_secondary_clock: 0, was "setup_secondary_APIC_clock";
     "x86_platform+x86_platform_ops.calibrate_tsc" = tsc_khz: 0, was "native_calibrate_tsc";
     "x86_platform+x86_platform_ops.calibrate_cpu" = tsc_khz: 0, was "native_calibrate_cpu_early";
-    "x86_platform+x86_platform_ops.get_wallclock" = get_wallclock: 1, was "mach_get_cmos_time";
-    "x86_platform+x86_platform_ops.set_wallclock" = set_wallclock: 1, was "mach_set_cmos_time";
-}
-
-/// `struct timespec64`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Timespec {
-    seconds: i64,
-    nanoseconds: i64,
 }
 
 /// CLOCK_EVT_FEAT_ONESHOT, in the device's own features word (include/linux/clockchips.h).
@@ -88,6 +77,7 @@ extern "C" fn timer_init() {
 /// `x86_cpuinit.setup_percpu_clockev`, on each other CPU when it starts, interrupts off.
 extern "C" fn start_secondary_clock() {
     cpuid::drop_global_pages();
+    apic::show();
     start_clock();
 }
 
@@ -139,33 +129,4 @@ pub fn expired(vcpu: usize) {
             handler(device);
         }
     }
-}
-
-/// The host's wall clock now.
-fn wall_clock() -> Timespec {
-    call(WALL_CLOCK, 0, 0);
-    let vm = vm();
-    let cycles = tsc().saturating_sub(vm.wall_tsc.load(Ordering::Acquire));
-    let khz = vm.tsc_khz.max(1);
-    let passed = cycles / khz * 1_000_000 + cycles % khz * 1_000_000 / khz;
-    let nanoseconds = vm.wall_nsec.load(Ordering::Acquire) + passed;
-    let seconds = vm.wall_sec.load(Ordering::Acquire) + nanoseconds / 1_000_000_000;
-    Timespec { seconds: seconds as i64, nanoseconds: (nanoseconds % 1_000_000_000) as i64 }
-}
-
-extern "C" fn get_wallclock(time: *mut Timespec) {
-    // SAFETY: the kernel passes a timespec64 to fill.
-    unsafe { time.write(wall_clock()) };
-}
-
-/// The host's clock is the host's.
-extern "C" fn set_wallclock(_time: *const Timespec) -> i32 {
-    0
-}
-
-/// Sets the clock right, once the TSC drives it: until then it counted timer ticks, some of which the early boot has lost.
-pub fn resync() {
-    let time = wall_clock();
-    // SAFETY: process context, as clock_settime().
-    unsafe { do_settimeofday64(&time) };
 }

@@ -1,9 +1,10 @@
 //! The bus `colinux`, and the registration with the virtio core.
 
-use super::{DEVICES, offered, transport};
+use super::{DEVICES, offered, transport, turn};
 use crate::console::log;
 use crate::hypercall::device_page;
 use crate::room::Room;
+use crate::thread;
 use colinux_abi::MAX_DEVICES;
 use core::ffi::CStr;
 use core::mem::size_of;
@@ -36,8 +37,6 @@ kbind::functions! {
     fn device_register(device: *mut u8) -> i32;
     variadic fn add_uevent_var(environment: *mut u8, format: *const u8, device: u32, vendor: u32) -> i32;
     fn symbol_get(name: *const u8) -> u64 = "__symbol_get";
-    variadic fn kthread_create_on_node(body: u64, data: u64, node: i32, name: *const u8) -> u64;
-    fn wake_up_process(task: u64) -> i32;
 }
 
 kbind::late! {
@@ -71,10 +70,6 @@ static BUS: Room<BUS_ROOM> = Room::new();
 static PARENTS: [Room<DEVICE_ROOM>; MAX_DEVICES] = [const { Room::new() }; MAX_DEVICES];
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 static REQUESTS: AtomicU32 = AtomicU32::new(0);
-
-const NO_NODE: i32 = -1;
-/// ERR_PTR of any error lies in the last page.
-const MAX_ADDRESS: u64 = !0xfff;
 
 /// Makes the bus and its devices; registers the devices with the virtio core if that is built in. Process context.
 pub fn start() {
@@ -131,18 +126,8 @@ pub fn module_loaded(name: &[u8]) {
     if !(name == b"virtio" || name == b"virtio_ring") || offered().next().is_none() {
         return;
     }
-    if REQUESTS.fetch_add(1, Ordering::AcqRel) == 0 {
-        // SAFETY: process context; the thread ends by itself.
-        unsafe {
-            let body = register_thread as *const () as u64;
-            let task = kthread_create_on_node(body, 0, NO_NODE, c"colinux_virtio".as_ptr().cast());
-            if task > MAX_ADDRESS {
-                REQUESTS.store(0, Ordering::Release);
-                log(format_args!("no thread to register virtio devices ({})", task as i64));
-            } else {
-                wake_up_process(task);
-            }
-        }
+    if REQUESTS.fetch_add(1, Ordering::AcqRel) == 0 && !thread::start(register_thread, c"colinux_virtio") {
+        REQUESTS.store(0, Ordering::Release);
     }
 }
 
@@ -195,7 +180,8 @@ fn register_device(number: usize) {
         VIRTIO_CONFIG.write(device, transport::operations());
         core::mem::transmute::<u64, unsafe extern "C" fn(*mut u8) -> i32>(register)(device)
     };
-    if error != 0 {
-        log(format_args!("device {number}: register_virtio_device failed ({error})"));
+    match error {
+        0 => turn::registered(number),
+        _ => log(format_args!("device {number}: register_virtio_device failed ({error})")),
     }
 }

@@ -3,10 +3,12 @@
 //! * [`bus`]: a bus whose devices carry the alias that makes udev load the drivers, and the wait for the virtio core, which may be a module
 //! * [`transport`]: `virtio_config_ops` over a [`colinux_abi::device::DevicePage`]
 //! * [`queue`]: virtqueues, kicks and interrupts
+//! * [`turn`]: the order in which drivers get their devices
 
 mod bus;
 mod queue;
 mod transport;
+mod turn;
 
 pub use bus::{module_loaded, start};
 pub use queue::interrupt;

@@ -1,11 +1,11 @@
 //! `struct virtio_config_ops` (include/linux/virtio_config.h) over the register page of a device.
 
 use super::bus::VRING_TRANSPORT_FEATURES;
-use super::{number, queue};
+use super::{number, queue, turn};
 use crate::hypercall::{call, device_page};
 use crate::room::Room;
 use colinux_abi::device::{CONFIG_SIZE, DevicePage};
-use colinux_abi::hypercall::DEVICE_STATUS;
+use colinux_abi::hypercall::{CONFIG_WRITTEN, DEVICE_STATUS};
 use core::sync::atomic::Ordering;
 
 const OPERATIONS_ROOM: usize = 512;
@@ -78,12 +78,14 @@ extern "C" fn get(device: *const u8, offset: u32, buffer: *mut u8, length: u32) 
     }
 }
 
+/// Returns when the daemon has acted. Drivers write configuration where they may sleep (`virtio_cwrite`).
 extern "C" fn set(device: *const u8, offset: u32, buffer: *const u8, length: u32) {
     let Some(target) = config(device, offset, length) else { return };
     for index in 0..length as usize {
         // SAFETY: as in `get`.
         unsafe { target.add(index).write_volatile(buffer.add(index).read()) };
     }
+    call(CONFIG_WRITTEN, number(device) as u64, 0);
 }
 
 extern "C" fn generation(device: *const u8) -> u32 {
@@ -104,7 +106,9 @@ extern "C" fn reset(device: *const u8) {
     set_status(device, 0);
 }
 
+/// What a driver's probe begins with (`virtio_dev_probe()`).
 extern "C" fn get_features(device: *const u8) -> u64 {
+    turn::come(number(device));
     page(device).device_features.load(Ordering::Acquire)
 }
 
