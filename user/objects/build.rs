@@ -1,4 +1,4 @@
-//! Builds the kernel objects with a cargo of their own: another target, another `core`, other flags.
+//! Builds the kernel objects and the guest's agent, each with a cargo of its own: another target, other flags.
 
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::env;
@@ -19,11 +19,12 @@ fn main() -> Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("no CARGO_MANIFEST_DIR")?).join("../..");
     watch(&root)?;
     build_host(&root.join("hosts/linux"), &out)?;
-    build_guest(&root.join("guest"), &out)
+    build_guest(&root.join("guest"), &out)?;
+    build_agent(&root.join("user/agent"), &out)
 }
 
 fn watch(root: &Path) -> Result<()> {
-    for folder in ["abi", "kbind/src", "core", "hosts/linux", "guest"] {
+    for folder in ["abi", "kbind/src", "core", "hosts/linux", "guest", "user/agent"] {
         let path = root.join(folder).canonicalize()?;
         for entry in fs::read_dir(&path)? {
             let entry = entry?.path();
@@ -71,10 +72,14 @@ fn build_host(folder: &Path, out: &Path) -> Result<()> {
 
 /// Messages about bugs name source files as the project does, whatever the place of the build.
 fn short_paths(folder: &Path) -> Result<String> {
+    Ok(format!("build.rustflags={:?}", remaps(folder)?))
+}
+
+fn remaps(folder: &Path) -> Result<Vec<String>> {
     let root = folder.join("../..").canonicalize()?;
     let std = sysroot()?.join("lib/rustlib/src/rust");
     let flag = |path: &Path| format!("--remap-path-prefix={}/=", path.display());
-    Ok(format!("build.rustflags={:?}", [flag(&root), flag(&std)]))
+    Ok(vec![flag(&root), flag(&std)])
 }
 
 fn sysroot() -> Result<PathBuf> {
@@ -117,5 +122,21 @@ fn build_guest(folder: &Path, out: &Path) -> Result<()> {
     cargo.args(["build", "--release"]);
     run(cargo)?;
     fs::copy(target.join("x86_64-unknown-none/release/colinux-guest"), out.join("colinux-guest.elf"))?;
+    Ok(())
+}
+
+/// A static program, small because it lives in the guest's memory.
+fn build_agent(folder: &Path, out: &Path) -> Result<()> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let target = out.join("agent-target");
+    let mut flags = remaps(folder)?;
+    let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| home + "/.cargo"));
+    flags.extend(home.map(|home| format!("--remap-path-prefix={home}=cargo")));
+    flags.push("-Ctarget-feature=+crt-static".to_owned());
+    let mut cargo = cargo(folder, &target);
+    cargo.env_remove("RUSTC_BOOTSTRAP").args(["--config", &format!("build.rustflags={flags:?}")]);
+    cargo.args(["build", "--locked", "--profile", "agent", "--bin", "colinux-agent", "--target", TARGET]);
+    run(cargo)?;
+    fs::copy(target.join(TARGET).join("agent/colinux-agent"), out.join("colinux-agent"))?;
     Ok(())
 }

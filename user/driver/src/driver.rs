@@ -38,9 +38,7 @@ impl Driver {
         let mut info = ioctl::Info::default();
         sys::call(&file, ioctl::GET_INFO, &mut info)
             .map_err(|source| OpenError::NotTheDriver { path: path.to_owned(), source })?;
-        if info.abi_version != ABI_VERSION {
-            return Err(OpenError::OtherVersion { driver: info.abi_version, program: ABI_VERSION });
-        }
+        check_version(info.abi_version)?;
         Ok(Self { file, info })
     }
 
@@ -49,12 +47,12 @@ impl Driver {
         &self.info
     }
 
-    /// Makes a VM of `vcpu_count` vCPUs, without memory.
+    /// Makes a VM of `vcpu_count` vCPUs, without memory, whose vCPUs wait awake for `halt_poll` microseconds at most.
     ///
     /// # Errors
     /// The driver refuses.
-    pub fn create_vm(&self, vcpu_count: u32) -> Result<Vm, Error> {
-        let mut argument = ioctl::CreateVm { abi_version: ABI_VERSION, vcpu_count };
+    pub fn create_vm(&self, vcpu_count: u32, halt_poll: u32) -> Result<Vm, Error> {
+        let mut argument = ioctl::CreateVm { abi_version: ABI_VERSION, vcpu_count, halt_poll, reserved: 0 };
         let file = sys::call_for_file(&self.file, ioctl::CREATE_VM, &mut argument)
             .map_err(Error::call("make a VM"))?;
         Ok(Vm::new(Arc::new(file)))
@@ -70,6 +68,10 @@ fn open_error(path: &Path, source: io::Error) -> OpenError {
         _ if source.raw_os_error() == Some(sys::NO_DEVICE) => OpenError::Missing(path),
         _ => OpenError::Io { path, source },
     }
+}
+
+fn check_version(driver: u32) -> Result<(), OpenError> {
+    if driver == ABI_VERSION { Ok(()) } else { Err(OpenError::OtherVersion { driver, program: ABI_VERSION }) }
 }
 
 #[cfg(test)]
@@ -89,5 +91,12 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Driver::open_at(file.path()).unwrap_err();
         assert!(matches!(error, OpenError::NotTheDriver { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_driver_of_another_version_is_refused_with_the_cure() {
+        check_version(ABI_VERSION).unwrap();
+        let error = check_version(ABI_VERSION + 1).unwrap_err();
+        assert!(error.to_string().contains("colinux driver unload"), "{error}");
     }
 }

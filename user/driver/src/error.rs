@@ -47,8 +47,8 @@ pub enum OpenError {
 pub enum Error {
     /// The host has not enough memory that can be taken in pieces of the wanted size.
     #[error(
-        "the host cannot give {} MiB of memory to the guest ({} MiB found in pieces of at least {} MiB); \
-         use a smaller mem=, or free memory on the host", wanted >> 20, found >> 20, min_piece >> 20
+        "the host cannot give {} MiB of memory to the guest in {} ({} MiB found); {}",
+        wanted >> 20, pieces(*wanted, *min_piece), found >> 20, cure(*wanted, *min_piece)
     )]
     NoMemory {
         /// Bytes wanted.
@@ -79,5 +79,41 @@ pub enum Error {
 impl Error {
     pub(crate) fn call(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Call { what, source }
+    }
+}
+
+fn pieces(wanted: u64, min_piece: u64) -> String {
+    if min_piece == wanted {
+        "one piece".into()
+    } else {
+        format!("pieces of at least {} MiB", min_piece >> 20)
+    }
+}
+
+fn cure(wanted: u64, min_piece: u64) -> &'static str {
+    if min_piece == wanted {
+        "free memory on the host, or start the guest sooner after the host's boot"
+    } else {
+        "use a smaller mem=, or free memory on the host"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_how_much_there_was_and_in_which_pieces() {
+        let words = |wanted: u64, found: u64, min_piece: u64| {
+            Error::NoMemory { wanted: wanted << 20, found: found << 20, min_piece: min_piece << 20 }
+                .to_string()
+        };
+        let one = words(62, 30, 62);
+        assert!(one.contains("62 MiB of memory to the guest in one piece (30 MiB found)"), "{one}");
+        let many = words(1024, 500, 2);
+        assert!(
+            many.contains("in pieces of at least 2 MiB (500 MiB found)") && many.contains("mem="),
+            "{many}"
+        );
     }
 }

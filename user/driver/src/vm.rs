@@ -57,12 +57,66 @@ impl Vm {
         Ok(extents)
     }
 
+    /// Lends a piece of guest memory to the host, until it is recovered. What this process sees there meanwhile is a page that is nobody's.
+    ///
+    /// # Errors
+    /// The piece is not a multiple of 2 MiB in one extent, or holds the window.
+    pub fn lend(&self, piece: Extent) -> Result<(), Error> {
+        let mut argument = piece;
+        sys::call(&self.file, ioctl::LEND_MEMORY, &mut argument)
+            .map_err(Error::call("lend memory to the host"))
+    }
+
+    /// Gives a piece of guest memory back to the host for good: the guest never used it.
+    ///
+    /// # Errors
+    /// As [`Vm::lend`].
+    pub fn give(&self, piece: Extent) -> Result<(), Error> {
+        let mut argument = piece;
+        sys::call(&self.file, ioctl::GIVE_MEMORY, &mut argument)
+            .map_err(Error::call("give memory back to the host"))
+    }
+
+    /// Takes a piece back, zeroed. False while the host cannot move away what it keeps there.
+    ///
+    /// # Errors
+    /// The piece is not lent.
+    pub fn recover(&self, piece: Extent) -> Result<bool, Error> {
+        if self.try_recover(piece)? {
+            return Ok(true);
+        }
+        sys::settle_pages();
+        self.try_recover(piece)
+    }
+
+    fn try_recover(&self, piece: Extent) -> Result<bool, Error> {
+        let mut argument = piece;
+        match sys::call(&self.file, ioctl::RECOVER_MEMORY, &mut argument) {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::Interrupted) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(Error::call("take lent memory back")(error)),
+        }
+    }
+
     /// Maps all extents into this process.
     ///
     /// # Errors
     /// The system refuses a mapping.
     pub fn map(&self) -> Result<GuestMemory, Error> {
         map_extents(&self.file, &self.extents()?)
+    }
+
+    /// Maps all guest-physical addresses below `span` (bytes) into this process as one piece: memory that comes later is there as soon as it is the guest's.
+    /// What is not the guest's shows a page that is nobody's.
+    ///
+    /// # Errors
+    /// The system refuses the mapping; it does so while the VM has no memory.
+    pub fn map_span(&self, span: u64) -> Result<GuestMemory, Error> {
+        map_extents(&self.file, &[Extent { gpa: 0, len: span }])
     }
 
     /// Says where the window is; the driver enters its passage pages into the page table there.

@@ -93,6 +93,9 @@ pub enum LoadError {
     /// After a reboot, kernel or initrd are larger than the memory laid out for them.
     #[error("the {0} has grown and does not fit into the memory of this run: start colinux again")]
     Grown(&'static str),
+    /// After a reboot, the host cannot give back the memory in which the kernel was.
+    #[error("the host needs the memory that the guest lent it, where the kernel was: start colinux again")]
+    Lent,
     /// The host cannot give the memory.
     #[error(transparent)]
     Machine(#[from] MachineError),

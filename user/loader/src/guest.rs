@@ -24,19 +24,18 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Joins the kernel `bytes` (a `vmlinuz`, called `name` in messages) with the guest `object`.
+    /// Joins the kernel `image` (called `name` in messages) with the guest `object`.
     ///
     /// # Errors
     /// The kernel cannot be a guest, or the initrd is absurdly large.
     pub fn new(
         name: &str,
-        bytes: Vec<u8>,
+        image: KernelImage,
         object: &[u8],
         initrd: Option<Initrd>,
         command_line: String,
     ) -> Result<Self, LoadError> {
         let kernel = |source| LoadError::Kernel { name: name.to_owned(), source };
-        let image = KernelImage::parse(bytes).map_err(|error| kernel(error.into()))?;
         let link = link_guest(&image, object).map_err(kernel)?;
         if initrd.as_ref().is_some_and(|initrd| initrd.len > MAX_INITRD) {
             return Err(LoadError::Initrd(io::Error::other("it is larger than 2 GiB")));

@@ -2,6 +2,7 @@
 //!
 //! * [`Disk`] opens an image and finds kernel and initrd inside it
 //! * [`Guest`] is a kernel joined with the guest object, its initrd and its command line
+//! * [`KeptKernels`] has kernels unpacked that were used before
 //! * [`Placement`] says where all of it goes; [`allocate`] takes the memory from a [`Machine`]
 //! * [`load`] writes everything and returns the state in which the first vCPU starts
 //!
@@ -11,8 +12,10 @@
 mod boot_params;
 mod command_line;
 mod error;
+mod extra;
 mod guest;
 mod image;
+mod kept;
 mod kernel;
 mod load;
 mod machine;
@@ -23,8 +26,10 @@ mod window;
 
 pub use command_line::command_line;
 pub use error::{ImageError, LoadError};
+pub use extra::{ExtraFile, archive};
 pub use guest::{Guest, Initrd};
-pub use image::{Disk, KernelFiles};
+pub use image::{Disk, KernelFiles, Medium, Part, partitions};
+pub use kept::KeptKernels;
 pub use load::{HostFacts, load};
 pub use machine::{Machine, MachineError};
 pub use placement::{Placement, allocate};

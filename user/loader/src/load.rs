@@ -59,6 +59,11 @@ pub fn load<M: GuestMemoryBackend>(
             kernel.locate(image, poke.vaddr).ok_or(LoadError::BadKernel("a hook lies outside the kernel"))?;
         write(memory, at, &poke.value.to_le_bytes())?;
     }
+    for wait in &guest.link.waits {
+        let at =
+            kernel.locate(image, wait.vaddr).ok_or(LoadError::BadKernel("a wait lies outside the kernel"))?;
+        write(memory, at, &wait.instruction)?;
+    }
     map_window_in_kernel(memory, placement, &kernel, &guest)?;
     window::write_window(memory, placement, host, &guest.link.segments)?;
     machine.set_window(placement.window)?;

@@ -43,15 +43,22 @@ impl Placement {
     /// The placement in the same memory for another kernel and initrd, after a reboot that may have followed an upgrade.
     ///
     /// # Errors
-    /// They do not fit.
+    /// They do not fit, or the host has the kernel's place ([`Self::extents`] lacks it).
     pub fn again(&self, kernel_len: u64, initrd_len: u64) -> Result<Self, LoadError> {
         if image_len(kernel_len) > self.image.len {
             return Err(LoadError::Grown("kernel"));
         }
-        let image = &self.image;
+        let is_there = |piece: &&Extent| {
+            let holds =
+                |extent: &Extent| extent.gpa <= piece.gpa && piece.gpa + piece.len <= extent.gpa + extent.len;
+            piece.len == 0 || self.extents.iter().any(holds)
+        };
+        let image = Some(&self.image).filter(is_there).ok_or(LoadError::Lent)?;
         let free =
             |extent: &&Extent| extent.gpa >= image.gpa + image.len || extent.gpa + extent.len <= image.gpa;
-        let initrd = std::iter::once(&self.initrd)
+        let initrd = Some(&self.initrd)
+            .filter(is_there)
+            .into_iter()
             .chain(self.extents.iter().filter(free))
             .find(|extent| extent.len >= initrd_len)
             .ok_or(LoadError::Grown("initrd"))?;
@@ -175,6 +182,13 @@ pub(crate) mod tests {
         );
         let moved = placement.again(52 * MIB, 100 * MIB).unwrap();
         assert!(moved.initrd.gpa > placement.initrd.gpa && moved.initrd.len >= 100 * MIB);
+        let mut lent = placement.clone();
+        // The host keeps the initrd's place, then also the kernel's.
+        lent.extents.retain(|extent| extent.gpa != placement.initrd.gpa);
+        let moved = lent.again(52 * MIB, 31 * MIB).unwrap();
+        assert!(moved.initrd.gpa != placement.initrd.gpa && lent.extents.contains(&moved.initrd));
+        lent.extents.retain(|extent| extent.gpa != placement.image.gpa);
+        assert!(matches!(lent.again(52 * MIB, 0), Err(LoadError::Lent)));
         assert!(matches!(placement.again(53 * MIB, 0), Err(LoadError::Grown("kernel"))));
         assert!(matches!(placement.again(52 * MIB, 512 * MIB), Err(LoadError::Grown("initrd"))));
     }

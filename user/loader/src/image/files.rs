@@ -30,6 +30,19 @@ pub(super) fn find(fs: &Ext4) -> Option<Names> {
     })
 }
 
+/// All kernels of a file system.
+pub(super) fn list(fs: &Ext4) -> Vec<String> {
+    let in_folder = |folder: &&str| {
+        let entries = fs.read_dir(*folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| Some(entry.file_name().as_str().ok()?.to_owned()));
+        let path = |name: String| format!("{}/{name}", folder.trim_end_matches('/'));
+        names.filter(|name| name.starts_with("vmlinuz-")).map(path).collect::<Vec<_>>()
+    };
+    let mut names: Vec<_> = DIRECTORIES.iter().flat_map(in_folder).collect();
+    names.sort_by(|a, b| compare(a, b));
+    names
+}
+
 /// Takes the newest kernel of a directory.
 fn choose(directory: &str, names: &[String]) -> Option<Names> {
     let versions = names.iter().filter_map(|name| name.strip_prefix("vmlinuz-"));

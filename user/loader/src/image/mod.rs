@@ -13,6 +13,8 @@ use std::{
     sync::Arc,
 };
 
+pub use partitions::{Part, list as partitions};
+
 /// No disk with a system on it is smaller.
 const SMALLEST: u64 = 64 << 10;
 /// A kernel image is never larger.
@@ -22,7 +24,35 @@ const SUPERBLOCK: u64 = 1024;
 /// Feature bit of a file system with block numbers of 64 bits.
 const INCOMPAT_64BIT: u64 = 0x80;
 
-/// A raw disk image with a Linux system on it, open for reading.
+/// The bytes of a disk, open for reading.
+pub trait Medium: Send + Sync {
+    /// Bytes of the disk.
+    fn size(&self) -> u64;
+
+    /// Fills `buffer` from byte `offset` on.
+    ///
+    /// # Errors
+    /// As the medium; the end of the disk comes first.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+/// A file or block device whose bytes are the disk's.
+struct RawMedium {
+    file: File,
+    len: u64,
+}
+
+impl Medium for RawMedium {
+    fn size(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+}
+
+/// A disk with a Linux system on it, open for reading.
 pub struct Disk {
     path: PathBuf,
     volumes: Vec<Volume>,
@@ -30,8 +60,8 @@ pub struct Disk {
 
 /// A file system of a disk.
 struct Volume {
-    /// Partition number; none when the whole disk is the file system.
-    partition: Option<u32>,
+    /// Where it is.
+    part: Part,
     fs: Ext4,
 }
 
@@ -46,25 +76,35 @@ pub struct KernelFiles {
 }
 
 impl Disk {
-    /// Opens the image at `path` and the ext4 file systems on it.
+    /// Opens the raw image at `path` and the ext4 file systems on it.
     ///
     /// # Errors
     /// [`ImageError`] says what is wrong with the file.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
         let io_error = |source| ImageError::Io { path: path.to_owned(), source };
-        let file = Arc::new(File::open(path).map_err(io_error)?);
+        let mut file = File::open(path).map_err(io_error)?;
         // Seeking to the end gives the size of block devices too.
-        let len = io::Seek::seek(&mut &*file, io::SeekFrom::End(0)).map_err(io_error)?;
+        let len = io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(io_error)?;
+        Self::read(path, Arc::new(RawMedium { file, len }))
+    }
+
+    /// Opens the ext4 file systems on a disk; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ImageError`] says what is wrong with the disk.
+    pub fn read(path: &Path, medium: Arc<dyn Medium>) -> Result<Self, ImageError> {
+        let io_error = |source| ImageError::Io { path: path.to_owned(), source };
+        let len = medium.size();
         if len < SMALLEST {
             return Err(ImageError::TooSmall { path: path.to_owned(), len });
         }
         let mut volumes = Vec::new();
         let mut problems = Vec::new();
-        for part in partitions::list(&file).map_err(io_error)? {
+        for part in partitions::list(&medium).map_err(io_error)? {
             let name = part.number.map_or("whole disk".to_owned(), |number| format!("partition {number}"));
-            let section = Section { file: Arc::clone(&file), start: part.start, len: part.len };
+            let section = Section { medium: Arc::clone(&medium), start: part.start, len: part.len };
             match section.load() {
-                Ok(fs) => volumes.push(Volume { partition: part.number, fs }),
+                Ok(fs) => volumes.push(Volume { part, fs }),
                 Err(error) => problems.push(format!("{name}: {error}")),
             }
         }
@@ -74,15 +114,34 @@ impl Disk {
         Ok(Self { path: path.to_owned(), volumes })
     }
 
-    /// The guest's name of the root file system when the image is its disk `disk`, such as `/dev/vda1`.
-    pub fn root_device(&self, disk: &str) -> String {
+    fn root(&self) -> Option<&Volume> {
         let is_root = |volume: &&Volume| {
             ["/etc/os-release", "/usr/lib/os-release", "/etc/fstab"]
                 .iter()
                 .any(|path| exists(&volume.fs, path))
         };
-        let root = self.volumes.iter().find(is_root).or(self.volumes.first());
-        root.and_then(|volume| volume.partition).map_or(disk.to_owned(), |number| format!("{disk}{number}"))
+        self.volumes.iter().find(is_root).or(self.volumes.first())
+    }
+
+    /// The guest's name of the root file system when the image is its disk `disk`, such as `/dev/vda1`.
+    pub fn root_device(&self, disk: &str) -> String {
+        let number = self.root().and_then(|volume| volume.part.number);
+        number.map_or(disk.to_owned(), |number| format!("{disk}{number}"))
+    }
+
+    /// Where the root file system is on the disk, and the file system.
+    pub fn root_fs(&self) -> Option<(&Part, &Ext4)> {
+        self.root().map(|volume| (&volume.part, &volume.fs))
+    }
+
+    /// The kernels in the image, and which of them boots: names of files.
+    pub fn kernels(&self) -> (Vec<String>, Option<String>) {
+        let names = self.volumes.iter().flat_map(|volume| files::list(&volume.fs)).collect();
+        let boots = self.volumes.iter().find_map(|volume| {
+            let name = files::find(&volume.fs)?.kernel;
+            Some(volume.fs.canonicalize(&*name).map_or(name, |path| path.display().to_string()))
+        });
+        (names, boots)
     }
 
     /// Finds the kernel that the system would boot, and its initrd.
@@ -92,12 +151,12 @@ impl Disk {
     pub fn kernel(&self) -> Result<KernelFiles, ImageError> {
         let found = self.volumes.iter().find_map(|volume| Some((volume, files::find(&volume.fs)?)));
         let (volume, names) = found.ok_or_else(|| ImageError::NoKernel(self.path.clone()))?;
-        let kernel = self.read(volume, &names.kernel)?;
+        let kernel = self.contents(volume, &names.kernel)?;
         let initrd = names.initrd.map(|name| self.stream(volume, &name)).transpose()?;
         Ok(KernelFiles { name: names.kernel, kernel, initrd })
     }
 
-    fn read(&self, volume: &Volume, name: &str) -> Result<Vec<u8>, ImageError> {
+    fn contents(&self, volume: &Volume, name: &str) -> Result<Vec<u8>, ImageError> {
         let stream = self.stream(volume, name)?;
         let mut bytes = Vec::with_capacity(stream.len.min(MAX_KERNEL) as usize);
         stream.reader.take(MAX_KERNEL).read_to_end(&mut bytes).map_err(|error| self.inside(name, error))?;
@@ -123,7 +182,7 @@ type SectionError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// A part of a disk.
 struct Section {
-    file: Arc<File>,
+    medium: Arc<dyn Medium>,
     start: u64,
     len: u64,
 }
@@ -139,7 +198,7 @@ impl Section {
     fn check_len(&self) -> Result<(), SectionError> {
         let word = |offset| {
             let mut bytes = [0; 4];
-            self.file.read_exact_at(&mut bytes, self.start + SUPERBLOCK + offset)?;
+            self.medium.read_exact_at(&mut bytes, self.start + SUPERBLOCK + offset)?;
             Ok::<_, io::Error>(u64::from(u32::from_le_bytes(bytes)))
         };
         let is_ext4 = word(0x38)? & 0xffff == 0xef53;
@@ -161,7 +220,7 @@ impl Ext4Read for Section {
         if end.is_none_or(|end| end > self.len) {
             return Err("the file system reaches beyond the end of the image: it is cut short".into());
         }
-        Ok(self.file.read_exact_at(buffer, self.start + start)?)
+        Ok(self.medium.read_exact_at(buffer, self.start + start)?)
     }
 }
 

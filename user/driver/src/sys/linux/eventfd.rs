@@ -1,9 +1,12 @@
 //! eventfd(2).
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    io::Errno,
+};
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
 };
 
 /// A counter that wakes its reader. Writers add to it, a read takes the sum and sets it to zero.
@@ -31,8 +34,14 @@ impl EventFd {
     /// A signal handler ran.
     pub fn wait(&self) -> io::Result<u64> {
         let mut count = [0; 8];
-        rustix::io::read(&self.0, &mut count)?;
-        Ok(u64::from_ne_bytes(count))
+        loop {
+            match rustix::io::read(&self.0, &mut count) {
+                Ok(_) => return Ok(u64::from_ne_bytes(count)),
+                // Another process that has the counter too made it non-blocking.
+                Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// A second handle of the same counter.
@@ -41,6 +50,16 @@ impl EventFd {
     /// The process has too many files.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self(self.0.try_clone()?))
+    }
+
+    /// A second handle of the same counter, of the type that the crates of rust-vmm share.
+    ///
+    /// # Errors
+    /// The process has too many files.
+    pub fn shared(&self) -> io::Result<vmm_sys_util::eventfd::EventFd> {
+        let raw = self.0.try_clone()?.into_raw_fd();
+        // SAFETY: a descriptor of an eventfd that nothing else owns any more.
+        Ok(unsafe { vmm_sys_util::eventfd::EventFd::from_raw_fd(raw) })
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -64,6 +83,7 @@ mod tests {
         let clone = event.try_clone().unwrap();
         event.signal();
         clone.signal();
-        assert_eq!(event.wait().unwrap(), 2);
+        event.shared().unwrap().write(3).unwrap();
+        assert_eq!(event.wait().unwrap(), 5);
     }
 }

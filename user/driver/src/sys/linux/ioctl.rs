@@ -24,6 +24,7 @@ impl Argument for AddMemory {}
 impl Argument for CreateVcpu {}
 impl Argument for CreateVm {}
 impl Argument for EventFd {}
+impl Argument for Extent {}
 impl Argument for Info {}
 impl Argument for Raise {}
 impl Argument for RunExit {}

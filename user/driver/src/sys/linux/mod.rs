@@ -1,11 +1,21 @@
 //! Linux.
 
 mod eventfd;
+mod forbidden;
 mod heap;
 mod ioctl;
+mod link_news;
+mod macvtap;
+mod route;
+mod settle;
+mod tap;
 mod volatile_io;
 
 pub use eventfd::EventFd;
+pub use forbidden::{ForbiddenCall, ForbiddenCalls};
 pub use heap::return_freed_memory;
 pub(crate) use ioctl::{NO_DEVICE, call, call_for_file, get_extents};
-pub use volatile_io::{read_vectored_at, write_vectored_at};
+pub use link_news::LinkNews;
+pub(crate) use settle::settle_pages;
+pub use tap::{Tap, offload};
+pub use volatile_io::{read_cached_at, read_vectored_at, write_vectored, write_vectored_at};

@@ -1,5 +1,6 @@
 //! preadv(2) and pwritev(2) between a file and guest memory, without a copy.
 
+use smallvec::SmallVec;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd},
@@ -21,6 +22,18 @@ pub fn read_vectored_at(file: &impl AsFd, slices: &[VolatileSlice<'_>], offset: 
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// As [`read_vectored_at`], but only what is in the page cache.
+///
+/// # Errors
+/// `WouldBlock` if nothing is, `Unsupported` if the file system cannot tell; else as preadv2(2) with `RWF_NOWAIT`.
+pub fn read_cached_at(file: &impl AsFd, slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+    let (vectors, offset) = prepare(slices, offset)?;
+    let (file, pointer, count) = (file.as_fd().as_raw_fd(), vectors.as_ptr(), count(&vectors));
+    // SAFETY: as in `read_vectored_at`.
+    let result = unsafe { libc::preadv2(file, pointer, count, offset, libc::RWF_NOWAIT) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
 /// Writes `slices` to `file` at `offset` (bytes); returns the number of bytes, which may be short.
 ///
 /// # Errors
@@ -33,7 +46,21 @@ pub fn write_vectored_at(file: &impl AsFd, slices: &[VolatileSlice<'_>], offset:
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-fn prepare(slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<(Vec<libc::iovec>, i64)> {
+/// Writes `slices` to `file`, which has no offset, in one call; returns the number of bytes.
+///
+/// # Errors
+/// As writev(2).
+pub fn write_vectored(file: &impl AsFd, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    let (vectors, _) = prepare(slices, 0)?;
+    // SAFETY: as in `write_vectored_at`.
+    let result = unsafe { libc::writev(file.as_fd().as_raw_fd(), vectors.as_ptr(), count(&vectors)) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// A few need no memory of their own.
+type Vectors = SmallVec<[libc::iovec; 4]>;
+
+fn prepare(slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<(Vectors, i64)> {
     let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let vector = |slice: &VolatileSlice<'_>| libc::iovec {
         iov_base: slice.ptr_guard_mut().as_ptr().cast(),
@@ -64,5 +91,8 @@ mod tests {
         memory.read_slice(&mut bytes, GuestAddress(0x1000)).unwrap();
         assert_eq!(&bytes, b"loworld");
         assert!(read_vectored_at(&file, &[slice(0, 1)], u64::MAX).is_err());
+        // Just written, so it is cached, if the file system can tell.
+        let cached = read_cached_at(&file, &[slice(0x2000, 3), slice(0x1800, 100)], 7);
+        assert!(matches!(cached, Ok(10)) || cached.is_err_and(|e| e.kind() == io::ErrorKind::Unsupported));
     }
 }
