@@ -1,6 +1,8 @@
 //! Requests: the buffers of a descriptor chain.
 
 use colinux_driver::GuestMemory;
+use smallvec::{SmallVec, smallvec};
+use std::ops::Deref;
 use virtio_queue::DescriptorChain;
 use vm_memory::{GuestMemoryBackend, VolatileSlice};
 
@@ -12,6 +14,11 @@ const MAX_SEGMENTS: usize = 4096;
 #[error("the guest's request is malformed: {0}")]
 pub struct BadRequest(pub &'static str);
 
+impl BadRequest {
+    /// The indices or addresses of a ring.
+    pub(crate) const RING: Self = Self("its ring is broken");
+}
+
 /// The buffers of a request, checked to be guest memory.
 pub struct Buffers<'m> {
     /// What the guest gives.
@@ -22,8 +29,8 @@ pub struct Buffers<'m> {
 
 impl<'m> Buffers<'m> {
     /// Reads the descriptors of a chain, once.
-    pub(crate) fn collect(
-        chain: DescriptorChain<&GuestMemory>,
+    pub(crate) fn collect<M: Deref<Target = GuestMemory> + Clone>(
+        chain: DescriptorChain<M>,
         memory: &'m GuestMemory,
     ) -> Result<Self, BadRequest> {
         let (mut readable, mut writable) = (Slices::default(), Slices::default());
@@ -47,9 +54,18 @@ impl<'m> Buffers<'m> {
     }
 }
 
+/// Pieces for which a list needs no memory of its own: those of most requests.
+const INLINE: usize = 4;
+
 /// A list of pieces of guest memory.
 #[derive(Default)]
-pub struct Slices<'m>(Vec<VolatileSlice<'m>>);
+pub struct Slices<'m>(SmallVec<[VolatileSlice<'m>; INLINE]>);
+
+impl<'m> From<&'m mut [u8]> for Slices<'m> {
+    fn from(bytes: &'m mut [u8]) -> Self {
+        Self(smallvec![bytes.into()])
+    }
+}
 
 impl<'m> Slices<'m> {
     /// Total bytes.
@@ -79,6 +95,31 @@ impl<'m> Slices<'m> {
             back.0.extend(Some(second).filter(|slice| !slice.is_empty()));
         }
         (left == 0).then_some((front, back))
+    }
+
+    /// Takes bytes off the front; false, and nothing taken, if there are fewer.
+    pub fn take_front(&mut self, bytes: &mut [u8]) -> bool {
+        let is_first = self.0.first().is_some_and(|slice| slice.len() == bytes.len());
+        if is_first {
+            self.0.remove(0).copy_to(bytes);
+            return true;
+        }
+        let enough = self.len() >= bytes.len();
+        if enough {
+            self.read(bytes);
+            self.advance(bytes.len());
+        }
+        enough
+    }
+
+    /// Takes the last byte off, in a piece of its own.
+    pub fn take_last(&mut self) -> Option<VolatileSlice<'m>> {
+        let last = self.0.iter().rposition(|slice| !slice.is_empty())?;
+        self.0.truncate(last + 1);
+        let slice = self.0.pop()?;
+        let (front, byte) = slice.split_at(slice.len() - 1).ok()?;
+        self.0.extend(Some(front).filter(|front| !front.is_empty()));
+        Some(byte)
     }
 
     /// Drops the first `count` bytes, fewer if there are fewer.
@@ -121,10 +162,12 @@ mod tests {
         let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
         memory.write_slice(b"abcdefghij", GuestAddress(0)).unwrap();
         let slices = || {
+            let pieces = [(0, 3), (3, 0), (5, 5)];
             Slices(
-                [(0, 3), (3, 0), (5, 5)]
+                pieces
                     .map(|(at, len)| memory.get_slice(GuestAddress(at), len).unwrap())
-                    .to_vec(),
+                    .into_iter()
+                    .collect(),
             )
         };
         for at in 0..=8 {

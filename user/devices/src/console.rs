@@ -7,7 +7,6 @@ use colinux_abi::{
 };
 use colinux_driver::GuestMemory;
 use std::{
-    collections::VecDeque,
     mem::offset_of,
     sync::{Arc, atomic::Ordering},
 };
@@ -75,6 +74,15 @@ impl ConsoleRings {
         Ok(count)
     }
 
+    /// Says how large the user's terminal is, in characters.
+    ///
+    /// # Errors
+    /// The window is not guest memory.
+    pub fn set_size(&mut self, rows: u16, columns: u16) -> Result<(), MemoryError> {
+        let size = u32::from(rows) << 16 | u32::from(columns);
+        self.memory.store(size, self.counter(offset_of!(VmPage, console_size)), Ordering::Release)
+    }
+
     /// Calls `copy` for the one or two pieces in which `count` bytes from counter `start` lie in a ring.
     fn copy(
         &self,
@@ -88,40 +96,6 @@ impl ConsoleRings {
         let first = count.min((size - offset) as usize);
         copy(0..first, GuestAddress(self.window + ring + offset))?;
         copy(first..count, GuestAddress(self.window + ring))
-    }
-}
-
-/// The last of what went over a console, for the message that tells why a guest ended.
-pub struct Tail {
-    bytes: VecDeque<u8>,
-}
-
-impl Tail {
-    const KEPT: usize = 8 << 10;
-
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Self { bytes: VecDeque::new() }
-    }
-
-    /// Adds output.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend(bytes);
-        let surplus = self.bytes.len().saturating_sub(Self::KEPT);
-        self.bytes.drain(..surplus);
-    }
-
-    /// The last line that contains `needle`.
-    pub fn last_line_with(&self, needle: &str) -> Option<String> {
-        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        text.lines().rev().find(|line| line.contains(needle)).map(|line| line.trim().to_owned())
-    }
-}
-
-impl Default for Tail {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -183,14 +157,5 @@ mod tests {
         assert_eq!(rings.memory.read_obj::<[u8; 3]>(GuestAddress(WINDOW + CONSOLE_IN)).unwrap(), *b"mor");
         rings.memory.store(0x7000_0000_u32, tail, Ordering::Release).unwrap();
         assert_eq!(rings.put_input(b"more").unwrap(), 0);
-    }
-
-    #[test]
-    fn the_tail_finds_the_reason() {
-        let mut tail = Tail::new();
-        tail.push(&[b'.'; 20_000]);
-        tail.push(b"\n[  1.0] Kernel panic - not syncing: sysrq\r\n[  1.1] CPU: 0\n");
-        assert_eq!(tail.last_line_with("Kernel panic").unwrap(), "[  1.0] Kernel panic - not syncing: sysrq");
-        assert!(tail.bytes.len() <= Tail::KEPT);
     }
 }

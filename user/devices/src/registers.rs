@@ -64,8 +64,16 @@ impl Registers {
         for (queue, size) in sizes.iter().enumerate() {
             self.store(queue_offset(queue) + offset_of!(QueueRegisters, size_max), *size)?;
         }
-        self.config().write(config)?;
+        self.config().write(0, config)?;
         self.store(offset_of!(DevicePage, device_id), id)
+    }
+
+    /// Changes a part of the configuration space; a reader that meets the change sees another generation and reads again.
+    pub(crate) fn change_config(&self, offset: usize, bytes: &[u8]) -> Result<(), MemoryError> {
+        let generation: u32 = self.load(offset_of!(DevicePage, config_generation))?;
+        self.store(offset_of!(DevicePage, config_generation), generation.wrapping_add(1))?;
+        self.config().write(offset, bytes)?;
+        self.store(offset_of!(DevicePage, config_generation), generation.wrapping_add(2))
     }
 
     pub(crate) fn status(&self) -> Result<u32, MemoryError> {
@@ -130,8 +138,9 @@ impl ConfigSpace {
             .unwrap_or(0)
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<(), MemoryError> {
-        let len = bytes.len().min(CONFIG_SIZE);
-        self.memory.write_slice(&bytes[..len], GuestAddress(self.at))
+    fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), MemoryError> {
+        let offset = offset.min(CONFIG_SIZE);
+        let len = bytes.len().min(CONFIG_SIZE - offset);
+        self.memory.write_slice(&bytes[..len], GuestAddress(self.at + offset as u64))
     }
 }

@@ -1,7 +1,8 @@
 //! Entropy (virtio 1.2, section 5.4).
 
-use crate::{BadRequest, Buffers, Negotiated, QueueHandler, VirtioDevice};
+use crate::{Activation, Activity, BadRequest, Buffers, QueueHandler, VirtioDevice, Work, serve_each};
 use rustix::rand::{GetRandomFlags, getrandom};
+use std::io;
 use tracing::warn;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
@@ -30,8 +31,8 @@ impl VirtioDevice for Rng {
         Vec::new()
     }
 
-    fn handlers(&mut self, _: &Negotiated) -> Vec<Box<dyn QueueHandler>> {
-        vec![Box::new(Self)]
+    fn activate(&mut self, activation: Activation) -> io::Result<Vec<Box<dyn Activity>>> {
+        serve_each(activation, Work::Memory, vec![Box::new(Self)])
     }
 }
 
@@ -45,6 +46,32 @@ impl QueueHandler for Rng {
                 warn!("no random numbers: {error}");
                 Ok(0)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DATA, Driver, WRITE, nonsense};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        /// Whatever the ring holds, the device serves it or stops, and a reset makes it whole.
+        #[test]
+        fn hostile_rings_are_survived(nonsense in nonsense(1, &[64, 4096, 4097])) {
+            let mut guest = Driver::new("rng", Box::new(Rng));
+            guest.start(0);
+            guest.play(&nonsense, &[0]);
+            guest.start(0);
+            guest.write(DATA, &[0; 64]);
+            guest.descriptor(0, 3, DATA, 64, WRITE, 0);
+            guest.send(0, 3);
+            guest.wait("random numbers after the reset", |guest| guest.used_count(0) == 1);
+            prop_assert_eq!(guest.used_entry(0, 0), (3, 64));
+            prop_assert_ne!(guest.bytes(DATA, 64), vec![0; 64]);
         }
     }
 }

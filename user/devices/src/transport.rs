@@ -1,9 +1,8 @@
 //! The register page's state machine (virtio 1.2, section 3).
 
 use crate::{
-    MemoryError, Negotiated, VirtioDevice,
+    Activation, ActiveQueue, Activity, Bells, DeviceHandle, MemoryError, Negotiated, VirtioDevice,
     registers::{QueueSetup, Registers},
-    worker::{Job, Worker},
 };
 use colinux_driver::{EventFd, GuestMemory};
 use std::{io, sync::Arc};
@@ -48,7 +47,8 @@ pub struct Transport {
     device: Box<dyn VirtioDevice>,
     registers: Registers,
     wiring: Wiring,
-    workers: Vec<Worker>,
+    bells: Arc<Bells>,
+    activities: Vec<Box<dyn Activity>>,
     /// Status that was last acted upon.
     status: u32,
 }
@@ -63,12 +63,18 @@ impl Transport {
         wiring: Wiring,
     ) -> Self {
         let registers = Registers::new(memory, page);
-        Self { name: name.to_owned(), device, registers, wiring, workers: Vec::new(), status: 0 }
+        let (name, bells) = (name.to_owned(), Arc::default());
+        Self { name, device, registers, wiring, bells, activities: Vec::new(), status: 0 }
     }
 
     /// The device's event lines.
     pub fn wiring(&self) -> &Wiring {
         &self.wiring
+    }
+
+    /// What to ring when the guest notifies a queue of a device that [`VirtioDevice::has_bells`].
+    pub fn bells(&self) -> &Arc<Bells> {
+        &self.bells
     }
 
     /// Moves the page to guest-physical address `page`, after the guest has been laid out anew. The device must be stopped.
@@ -90,7 +96,8 @@ impl Transport {
         self.device.features() | TRANSPORT_FEATURES
     }
 
-    /// Acts on the status that the guest has written.
+    /// Acts on the status that the guest has written. What is in the queues of a device that [`VirtioDevice::has_bells`] needs a
+    /// [`Bells::ring_all`] after it.
     ///
     /// # Errors
     /// The page is not guest memory.
@@ -118,6 +125,11 @@ impl Transport {
         Ok(())
     }
 
+    /// Lets the device look at the configuration space, which the guest has written.
+    pub fn config_written(&mut self) {
+        self.device.config_written(&self.registers.config());
+    }
+
     fn accepts(&self, features: u64) -> bool {
         features & !self.offered() == 0 && features >> VIRTIO_F_VERSION_1 & 1 != 0
     }
@@ -129,38 +141,31 @@ impl Transport {
         for (number, size_max) in sizes.iter().enumerate() {
             let setup = self.registers.queue(number)?;
             match self.queue(*size_max, setup, &negotiated) {
-                Ok(queue) => queues.push(queue),
+                Ok(queue) => queues.push(queue.and_then(|queue| self.wire(number, queue))),
                 Err(error) => {
-                    warn!("{}: queue {number}: {error}", self.name);
-                    return self.fail();
+                    self.fail(&format_args!("queue {number}: {error}"));
+                    return Ok(());
                 }
             }
         }
-        let handlers = self.device.handlers(&negotiated);
-        for ((number, queue), handler) in queues.into_iter().enumerate().zip(handlers) {
-            let (Some(queue), Some(kick), Some(interrupt)) =
-                (queue, self.wiring.kicks.get(number), self.wiring.interrupts.get(number))
-            else {
-                continue;
-            };
-            let job = Job {
-                name: format!("{} queue {number}", self.name),
-                queue,
-                handler,
-                kick: Arc::clone(kick),
-                interrupt: Arc::clone(interrupt),
-                config_interrupt: Arc::clone(&self.wiring.config_interrupt),
-                registers: self.registers.clone(),
-            };
-            match Worker::spawn(job) {
-                Ok(worker) => self.workers.push(worker),
-                Err(error) => {
-                    warn!("{}: cannot start a thread: {error}", self.name);
-                    return self.fail();
-                }
+        let (memory, handle) = (Arc::clone(self.registers.memory()), self.handle());
+        let bells = Arc::clone(&self.bells);
+        match self.device.activate(Activation { negotiated, memory, queues, handle, bells }) {
+            Ok(activities) => {
+                self.activities = activities;
             }
+            Err(error) => self.fail(&error),
         }
         Ok(())
+    }
+
+    fn wire(&self, number: usize, queue: Queue) -> Option<ActiveQueue> {
+        let (kick, interrupt) = (self.wiring.kicks.get(number)?, self.wiring.interrupts.get(number)?);
+        Some(ActiveQueue { queue, kick: Arc::clone(kick), interrupt: Arc::clone(interrupt) })
+    }
+
+    fn handle(&self) -> DeviceHandle {
+        DeviceHandle::new(&self.name, self.registers.clone(), Arc::clone(&self.wiring.config_interrupt))
     }
 
     /// A queue as the guest has set it up; none if it does not use it.
@@ -184,11 +189,9 @@ impl Transport {
         if queue.is_valid(memory) { Ok(Some(queue)) } else { Err(QueueError::FindMemoryRegion) }
     }
 
-    fn fail(&mut self) -> Result<(), MemoryError> {
+    fn fail(&mut self, reason: &dyn std::fmt::Display) {
         self.stop();
-        self.registers.update_device_status(|status| status | VIRTIO_CONFIG_S_NEEDS_RESET)?;
-        self.wiring.config_interrupt.signal();
-        Ok(())
+        self.handle().fail(reason);
     }
 
     fn reset(&mut self) -> Result<(), MemoryError> {
@@ -197,12 +200,23 @@ impl Transport {
         self.registers.update_device_status(|_| 0)
     }
 
+    /// Brings `len` bytes of the configuration space from `offset` on to what the device has now, and tells the guest, if it knows the device.
+    ///
+    /// # Errors
+    /// The page is not guest memory.
+    pub fn refresh_config(&self, offset: usize, len: usize) -> Result<(), MemoryError> {
+        let config = self.device.config();
+        match config.get(offset..offset.saturating_add(len)) {
+            Some(bytes) if self.status != 0 => self.handle().change_config(offset, bytes),
+            _ => Ok(()),
+        }
+    }
+
     /// Ends all activity of the device.
     pub fn stop(&mut self) {
         self.status = 0;
-        for worker in self.workers.drain(..) {
-            worker.stop();
-        }
+        self.bells.clear();
+        self.activities.clear();
     }
 
     /// Ends all activity and makes everything durable.

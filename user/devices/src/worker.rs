@@ -1,83 +1,64 @@
-//! The thread that serves one queue.
+//! Threads that serve one queue each.
 
-use crate::{BadRequest, Buffers, QueueHandler, registers::Registers};
-use colinux_driver::{EventFd, GuestMemory};
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+use crate::{
+    Activation, ActiveQueue, Activity, BadRequest, Buffers, DeviceHandle, QueueHandler, Work,
+    service::{Service, Stop},
 };
-use tracing::warn;
-use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
+use colinux_driver::{EventFd, GuestMemory};
+use std::{io, sync::Arc};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 /// Bytes of a worker's stack; handlers use a few KiB.
 const STACK: usize = 256 << 10;
 
+/// Serves each queue with its handler, on a thread of its own that is shut in for its `work`.
+///
+/// # Errors
+/// The host has no room for another thread, or cannot shut it in.
+pub fn serve_each(
+    activation: Activation,
+    work: Work,
+    handlers: Vec<Box<dyn QueueHandler>>,
+) -> io::Result<Vec<Box<dyn Activity>>> {
+    let Activation { memory, queues, handle, .. } = activation;
+    let mut workers: Vec<Box<dyn Activity>> = Vec::new();
+    for (number, (queue, handler)) in queues.into_iter().zip(handlers).enumerate() {
+        let Some(ActiveQueue { queue, kick, interrupt }) = queue else { continue };
+        let (memory, handle) = (Arc::clone(&memory), handle.clone());
+        let job = Job { number, queue, handler, kick, interrupt, handle, memory };
+        let (name, wake) = (format!("{} queue {number}", job.handle.name()), Arc::clone(&job.kick));
+        workers.push(Box::new(Service::spawn(name, STACK, work, &wake, move |stop| job.run(stop))?));
+    }
+    Ok(workers)
+}
+
 /// What a worker needs.
-pub(crate) struct Job {
-    pub(crate) name: String,
-    pub(crate) queue: Queue,
-    pub(crate) handler: Box<dyn QueueHandler>,
-    /// Signalled when the guest adds buffers.
-    pub(crate) kick: Arc<EventFd>,
-    /// Interrupts the guest when buffers have been used.
-    pub(crate) interrupt: Arc<EventFd>,
-    /// Interrupts the guest when the device has failed.
-    pub(crate) config_interrupt: Arc<EventFd>,
-    pub(crate) registers: Registers,
-}
-
-/// A running worker.
-pub(crate) struct Worker {
-    stop: Arc<AtomicBool>,
+struct Job {
+    number: usize,
+    queue: Queue,
+    handler: Box<dyn QueueHandler>,
     kick: Arc<EventFd>,
-    thread: JoinHandle<()>,
-}
-
-impl Worker {
-    pub(crate) fn spawn(job: Job) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let kick = Arc::clone(&job.kick);
-        let stopped = Arc::clone(&stop);
-        let builder = thread::Builder::new().name(job.name.clone()).stack_size(STACK);
-        let thread = builder.spawn(move || job.run(&stopped))?;
-        Ok(Self { stop, kick, thread })
-    }
-
-    /// Waits for the request in progress and ends the thread: from then on nothing touches guest memory.
-    pub(crate) fn stop(self) {
-        self.stop.store(true, Ordering::Release);
-        self.kick.signal();
-        if self.thread.join().is_err() {
-            warn!("a device worker panicked");
-        }
-    }
+    interrupt: Arc<EventFd>,
+    handle: DeviceHandle,
+    memory: Arc<GuestMemory>,
 }
 
 impl Job {
-    fn run(mut self, stop: &AtomicBool) {
-        let memory = Arc::clone(self.registers.memory());
-        while !stop.load(Ordering::Acquire) {
+    fn run(mut self, stop: &Stop) {
+        let memory = Arc::clone(&self.memory);
+        while !stop.is_asked() {
             if let Err(error) = self.serve(&memory, stop) {
-                warn!("{}: {error}; the device stops until the guest resets it", self.name);
-                self.fail();
-                return;
+                return self.handle.fail(&format_args!("queue {}: {error}", self.number));
             }
             if let Err(error) = self.kick.wait() {
-                warn!("{}: cannot wait for the guest: {error}", self.name);
-                self.fail();
-                return;
+                return self.handle.fail(&format_args!("cannot wait for the guest: {error}"));
             }
         }
     }
 
     /// Serves requests until the ring is empty.
-    fn serve(&mut self, memory: &GuestMemory, stop: &AtomicBool) -> Result<(), BadRequest> {
-        const RING: BadRequest = BadRequest("its ring is broken");
+    fn serve(&mut self, memory: &GuestMemory, stop: &Stop) -> Result<(), BadRequest> {
+        const RING: BadRequest = BadRequest::RING;
         loop {
             self.queue.disable_notification(memory).map_err(|_| RING)?;
             while let Some(chain) = self.queue.iter(memory).map_err(|_| RING)?.next() {
@@ -87,7 +68,7 @@ impl Job {
                 if self.queue.needs_notification(memory).map_err(|_| RING)? {
                     self.interrupt.signal();
                 }
-                if stop.load(Ordering::Acquire) {
+                if stop.is_asked() {
                     return Ok(());
                 }
             }
@@ -95,13 +76,5 @@ impl Job {
                 return Ok(());
             }
         }
-    }
-
-    fn fail(&self) {
-        let result = self.registers.update_device_status(|status| status | VIRTIO_CONFIG_S_NEEDS_RESET);
-        if let Err(error) = result {
-            warn!("{}: {error}", self.name);
-        }
-        self.config_interrupt.signal();
     }
 }

@@ -1,9 +1,11 @@
 //! A disk (virtio 1.2, section 5.2).
 
+mod queue;
 mod request;
 
-use crate::{Negotiated, QueueHandler, Storage, VirtioDevice};
-use request::{Cache, Handler};
+use crate::{Activation, ActiveQueue, Activity, Bell, Storage, VirtioDevice, pool::Pool};
+use queue::{DiskQueue, QueueBell};
+use request::{Cache, Disk};
 use std::{io, sync::Arc};
 use virtio_bindings::{
     virtio_blk::{
@@ -26,6 +28,14 @@ const MAX_RANGES: u32 = 16;
 /// Block size that suits the host's page cache, as a power of two of [`SECTOR`].
 const PAGE_EXPONENT: u8 = 3;
 
+/// Most requests that wait for the medium at once.
+const THREADS: usize = 8;
+
+/// The threads that serve a disk.
+struct Threads(#[expect(dead_code, reason = "held until the disk is stopped")] Arc<Pool>);
+
+impl Activity for Threads {}
+
 /// A disk.
 pub struct Block {
     storage: Arc<dyn Storage>,
@@ -40,6 +50,9 @@ impl Block {
         Self { storage, read_only, serial: serial.to_owned(), queues: queues.max(1) }
     }
 }
+
+/// Where the configuration space has the capacity: offset and length (`struct virtio_blk_config`).
+pub const CAPACITY: (usize, usize) = (0, size_of::<u64>());
 
 impl VirtioDevice for Block {
     fn id(&self) -> u32 {
@@ -84,14 +97,27 @@ impl VirtioDevice for Block {
         config_bytes(&config)
     }
 
-    fn handlers(&mut self, negotiated: &Negotiated) -> Vec<Box<dyn QueueHandler>> {
-        let handler = || Handler {
+    fn has_bells(&self) -> bool {
+        true
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<Vec<Box<dyn Activity>>> {
+        let Activation { negotiated, memory, queues, handle, bells } = activation;
+        let disk = Arc::new(Disk {
             storage: Arc::clone(&self.storage),
             read_only: self.read_only,
             serial: self.serial.clone(),
-            cache: Cache::new(negotiated),
+            cache: Cache::new(&negotiated),
+        });
+        let pool = Arc::new(Pool::new(handle.name(), THREADS)?);
+        let bell = |(number, queue): (usize, Option<ActiveQueue>)| {
+            let ActiveQueue { queue, interrupt, .. } = queue?;
+            let (memory, disk, handle) = (Arc::clone(&memory), Arc::clone(&disk), handle.clone());
+            let queue = Arc::new(DiskQueue::new(number, queue, interrupt, handle, memory, disk));
+            Some(Arc::new(QueueBell { queue, pool: Arc::clone(&pool) }) as Arc<dyn Bell>)
         };
-        (0..self.queues).map(|_| Box::new(handler()) as Box<dyn QueueHandler>).collect()
+        bells.set(queues.into_iter().enumerate().map(bell).collect());
+        Ok(vec![Box::new(Threads(pool))])
     }
 
     fn finish(&mut self) -> io::Result<()> {

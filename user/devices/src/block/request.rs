@@ -1,7 +1,7 @@
 //! One request to a disk.
 
 use super::{MAX_ERASE, MAX_RANGES, SECTOR};
-use crate::{BadRequest, Buffers, ConfigSpace, Negotiated, QueueHandler, Slices, Storage};
+use crate::{BadRequest, Buffers, ConfigSpace, Negotiated, Slices, Storage};
 use std::{io, mem::offset_of, sync::Arc};
 use tracing::warn;
 use virtio_bindings::virtio_blk::{
@@ -37,8 +37,17 @@ impl Cache {
     }
 }
 
-/// Serves one queue of a disk.
-pub(super) struct Handler {
+/// How long an answer may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// No longer than the work of this thread takes.
+    Now,
+    /// Until the medium has done it.
+    Wait,
+}
+
+/// A disk that the guest uses.
+pub(super) struct Disk {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) read_only: bool,
     pub(super) serial: String,
@@ -58,16 +67,26 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl QueueHandler for Handler {
-    fn handle(&mut self, request: Buffers<'_>) -> Result<u32, BadRequest> {
-        let (header, data_out) = request.readable.split_at(HEADER).ok_or(BadRequest("it has no header"))?;
-        let len = request.writable.len().checked_sub(1).ok_or(BadRequest("it has no room for its status"))?;
-        let (data_in, status) = request.writable.split_at(len).ok_or(BadRequest("it has no status"))?;
-        let mut bytes = [0; HEADER];
-        header.read(&mut bytes);
-        let result = self.dispatch(u32_at(&bytes, 0), u64_at(&bytes, 8), data_out, data_in);
+impl Disk {
+    /// Serves a request and returns the number of bytes written to its buffers; none if that would take longer than it may.
+    ///
+    /// # Errors
+    /// The request is malformed so that the guest cannot even be told.
+    pub(super) fn answer(&self, request: Buffers<'_>, pace: Pace) -> Result<Option<u32>, BadRequest> {
+        let Buffers { readable: mut data_out, writable: mut data_in } = request;
+        let mut header = [0; HEADER];
+        if !data_out.take_front(&mut header) {
+            return Err(BadRequest("it has no header"));
+        }
+        let status = data_in.take_last().ok_or(BadRequest("it has no room for its status"))?;
+        let (kind, sector) = (u32_at(&header, 0), u64_at(&header, 8));
+        let result = match pace {
+            Pace::Now if !self.storage.is_memory() => self.dispatch_now(kind, sector, &data_in),
+            _ => self.dispatch(kind, sector, data_out, data_in).map(Some),
+        };
         let (code, used) = match result {
-            Ok(written) => (VIRTIO_BLK_S_OK, written),
+            Ok(None) => return Ok(None),
+            Ok(Some(written)) => (VIRTIO_BLK_S_OK, written),
             Err(Failure::Unsupported) => (VIRTIO_BLK_S_UNSUPP, 0),
             Err(Failure::OutOfRange) => (VIRTIO_BLK_S_IOERR, 0),
             Err(Failure::Io(error)) => {
@@ -75,12 +94,23 @@ impl QueueHandler for Handler {
                 (VIRTIO_BLK_S_IOERR, 0)
             }
         };
-        status.write(&[code as u8]);
-        Ok(used.saturating_add(1))
+        status.copy_from(&[code as u8]);
+        Ok(Some(used.saturating_add(1)))
     }
-}
 
-impl Handler {
+    /// Does what needs no wait.
+    fn dispatch_now(&self, kind: u32, sector: u64, into: &Slices<'_>) -> Result<Option<u32>, Failure> {
+        match kind {
+            VIRTIO_BLK_T_GET_ID => Ok(Some(self.identify(into))),
+            VIRTIO_BLK_T_IN => {
+                let len = into.len();
+                let offset = self.range(sector, len as u64)?;
+                Ok(self.storage.read_now(into, offset)?.then_some(len as u32))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn dispatch(&self, kind: u32, sector: u64, out: Slices<'_>, into: Slices<'_>) -> Result<u32, Failure> {
         match kind {
             VIRTIO_BLK_T_IN => self.read(sector, into),

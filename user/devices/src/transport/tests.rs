@@ -1,6 +1,7 @@
 use super::*;
-use crate::{BadRequest, Block, Buffers, QueueHandler, RawImage, Slices, Storage};
-use colinux_abi::device::{DevicePage, QueueRegisters};
+use crate::testing::{self, Driver, MEMORY, NEXT, PAGE, SIZE, WRITE, available, descriptors, drives, used};
+use crate::{BadRequest, Block, Buffers, QueueHandler, RawImage, Slices, Storage, Work, serve_each};
+use colinux_abi::device::DevicePage;
 use proptest::prelude::*;
 use std::{
     mem::{offset_of, size_of},
@@ -8,29 +9,28 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
 };
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES,
 };
-use vm_memory::{Bytes, GuestMemoryMmap};
+use vm_memory::Bytes;
 
-const PAGE: u64 = 0x1000;
-const DESCRIPTORS: u64 = 0x2000;
-const AVAILABLE: u64 = 0x4000;
-const USED: u64 = 0x5000;
-const HEADER: u64 = 0x8000;
-const STATUS: u64 = 0x8100;
-const DATA: u64 = 0x9000;
-const MEMORY: usize = 0x2_0000;
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
+const DESCRIPTORS: u64 = descriptors(0);
+const AVAILABLE: u64 = available(0);
+const USED: u64 = used(0);
+const HEADER: u64 = testing::DATA;
+const STATUS: u64 = testing::DATA + 0x100;
+const DATA: u64 = testing::DATA + 0x1000;
 
 /// A disk in memory that counts its flushes.
 #[derive(Default)]
 struct MemoryDisk {
     bytes: Mutex<Vec<u8>>,
     flushes: AtomicUsize,
+    /// Who reads waits for it.
+    gate: Mutex<()>,
+    reads: AtomicUsize,
 }
 
 impl Storage for MemoryDisk {
@@ -38,12 +38,17 @@ impl Storage for MemoryDisk {
         self.bytes.lock().unwrap().len() as u64
     }
     fn read(&self, data: Slices<'_>, offset: u64) -> io::Result<()> {
+        drop(self.gate.lock().unwrap());
+        self.reads.fetch_add(1, Ordering::SeqCst);
         data.write(&self.bytes.lock().unwrap()[offset as usize..][..data.len()]);
         Ok(())
     }
     fn write(&self, data: Slices<'_>, offset: u64) -> io::Result<()> {
         data.read(&mut self.bytes.lock().unwrap()[offset as usize..][..data.len()]);
         Ok(())
+    }
+    fn grow(&self, _: Option<u64>) -> io::Result<u64> {
+        Ok(self.len())
     }
     fn sync(&self) -> io::Result<()> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
@@ -58,88 +63,55 @@ impl Storage for MemoryDisk {
     }
 }
 
-/// A guest driver of one queue, written from the specification.
+/// A guest's driver of a disk.
 struct Guest {
-    memory: Arc<GuestMemory>,
-    transport: Transport,
+    driver: Driver,
     disk: Arc<MemoryDisk>,
-    sent: u16,
 }
+
+drives!(Guest);
 
 impl Guest {
     fn new() -> Self {
         let disk = Arc::new(MemoryDisk { bytes: Mutex::new(vec![0; 64 * 512]), ..Default::default() });
-        let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap());
         let block = Block::new(Arc::clone(&disk) as Arc<dyn Storage>, false, "cobd0", 1);
-        let wiring = Wiring::new(1).unwrap();
-        let mut transport = Transport::new("cobd0", Box::new(block), Arc::clone(&memory), PAGE, wiring);
-        transport.offer().unwrap();
-        Self { memory, transport, disk, sent: 0 }
-    }
-
-    fn put<T: vm_memory::ByteValued>(&self, at: u64, value: T) {
-        self.memory.write_obj(value, GuestAddress(at)).unwrap();
-    }
-
-    fn get<T: vm_memory::ByteValued>(&self, at: u64) -> T {
-        self.memory.read_obj(GuestAddress(at)).unwrap()
-    }
-
-    /// Writes the status and returns what the device makes of it.
-    fn status(&mut self, status: u32) -> u32 {
-        self.put(PAGE + offset_of!(DevicePage, status) as u64, status);
-        self.transport.status_written().unwrap();
-        self.device_status()
-    }
-
-    fn device_status(&self) -> u32 {
-        self.get(PAGE + offset_of!(DevicePage, device_status) as u64)
-    }
-
-    fn set_queue(&self, descriptors: u64, available: u64, used: u64, size: u16) {
-        let at = PAGE + offset_of!(DevicePage, queues) as u64;
-        self.put(at + offset_of!(QueueRegisters, descriptors) as u64, descriptors);
-        self.put(at + offset_of!(QueueRegisters, available) as u64, available);
-        self.put(at + offset_of!(QueueRegisters, used) as u64, used);
-        self.put(at + offset_of!(QueueRegisters, size) as u64, size);
-        self.put(at + offset_of!(QueueRegisters, ready) as u64, 1_u32);
-    }
-
-    fn start_with(&mut self, features: u64) -> u32 {
-        self.put(PAGE + offset_of!(DevicePage, driver_features) as u64, features);
-        assert_eq!(self.status(0), 0);
-        assert_eq!(self.status(1), 1);
-        assert_eq!(self.status(3), 3);
-        assert_eq!(self.status(11), 11);
-        self.status(15)
+        Self { driver: Driver::new("cobd0", Box::new(block)), disk }
     }
 
     fn start(&mut self) {
-        self.set_queue(DESCRIPTORS, AVAILABLE, USED, 16);
-        assert_eq!(self.start_with(1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_BLK_F_FLUSH), 15);
+        self.driver.start(1 << VIRTIO_BLK_F_FLUSH);
     }
 
     fn descriptor(&self, index: u16, address: u64, len: u32, flags: u16, next: u16) {
-        let at = DESCRIPTORS + u64::from(index) * 16;
-        self.put(at, address);
-        self.put(at + 8, len);
-        self.put(at + 12, flags);
-        self.put(at + 14, next);
+        self.driver.descriptor(0, index, address, len, flags, next);
     }
 
     fn send(&mut self, head: u16) {
-        self.put(AVAILABLE + 4 + u64::from(self.sent % 16) * 2, head);
-        self.sent = self.sent.wrapping_add(1);
-        self.put(AVAILABLE + 2, self.sent);
-        self.transport.wiring().kicks[0].signal();
+        self.driver.send(0, head);
     }
 
-    fn wait(&self, what: &str, done: impl Fn(&Self) -> bool) {
-        let start = Instant::now();
-        while !done(self) {
-            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
-            std::thread::yield_now();
+    /// Makes a request whose header and data are cut at the places that `cuts` say; returns its status.
+    fn request_in_pieces(&mut self, kind: u32, sector: u64, len: u32, cuts: &[u32]) -> u8 {
+        self.put(HEADER, kind);
+        self.put(HEADER + 8, sector);
+        self.put(STATUS, 0xff_u8);
+        let direction = if kind == VIRTIO_BLK_T_IN { WRITE } else { 0 };
+        let mut pieces = vec![(HEADER, 7, 0), (HEADER + 7, 9, 0)];
+        let mut done = 0;
+        for piece in cuts.iter().copied().chain([u32::MAX]) {
+            let piece = piece.min(len - done);
+            pieces.extend((piece > 0).then_some((DATA + u64::from(done), piece, direction)));
+            done += piece;
         }
+        pieces.push((STATUS, 1, WRITE));
+        let last = pieces.len() as u16 - 1;
+        for (index, (address, len, direction)) in (0..).zip(pieces) {
+            let next = if index == last { 0 } else { NEXT };
+            self.descriptor(index, address, len, direction | next, index + 1);
+        }
+        self.send(0);
+        self.wait("an answer", |guest| guest.used_count(0) == guest.sent[0]);
+        self.get(STATUS)
     }
 
     /// Makes a request and returns its status and the used length.
@@ -152,8 +124,8 @@ impl Guest {
         self.descriptor(1, DATA, len, NEXT | direction, 2);
         self.descriptor(2, STATUS, 1, WRITE, 0);
         self.send(0);
-        self.wait("an answer", |guest| guest.get::<u16>(USED + 2) == guest.sent);
-        let element = USED + 4 + u64::from(self.sent.wrapping_sub(1) % 16) * 8;
+        self.wait("an answer", |guest| guest.used_count(0) == guest.sent[0]);
+        let element = USED + 4 + u64::from(self.sent[0].wrapping_sub(1) % SIZE) * 8;
         assert_eq!(self.get::<u32>(element), 0);
         (self.get(STATUS), self.get(element + 4))
     }
@@ -181,11 +153,7 @@ fn a_flush_reaches_the_medium_and_without_flush_each_write_does() {
     assert_eq!(guest.disk.flushes.load(Ordering::SeqCst), 0);
     assert_eq!(guest.request(VIRTIO_BLK_T_FLUSH, 0, 0), (0, 1));
     assert_eq!(guest.disk.flushes.load(Ordering::SeqCst), 1);
-    guest.status(0);
-    guest.sent = 0;
-    guest.put(AVAILABLE + 2, 0_u16);
-    guest.put(USED + 2, 0_u16);
-    assert_eq!(guest.start_with(1 << VIRTIO_F_VERSION_1), 15);
+    guest.driver.start(0);
     guest.request(VIRTIO_BLK_T_OUT, 0, 512);
     assert_eq!(guest.disk.flushes.load(Ordering::SeqCst), 2);
 }
@@ -204,7 +172,7 @@ fn requests_beyond_the_disk_fail_and_the_device_goes_on() {
 #[test]
 fn features_that_were_not_offered_are_refused() {
     let mut guest = Guest::new();
-    guest.set_queue(DESCRIPTORS, AVAILABLE, USED, 16);
+    guest.set_queue(0, DESCRIPTORS, AVAILABLE, USED, 16);
     for features in [0_u64, 1 << VIRTIO_BLK_F_FLUSH, 1 << VIRTIO_F_VERSION_1 | 1 << 33] {
         guest.put(PAGE + offset_of!(DevicePage, driver_features) as u64, features);
         assert_eq!(guest.status(0), 0);
@@ -227,12 +195,40 @@ fn queues_outside_memory_stop_the_device() {
         (DESCRIPTORS, AVAILABLE, USED, 512),
     ] {
         let mut guest = Guest::new();
-        guest.set_queue(descriptors, available, used, size);
-        assert_eq!(guest.start_with(1 << VIRTIO_F_VERSION_1), 15 | 0x40);
+        guest.set_queue(0, descriptors, available, used, size);
+        assert_eq!(guest.negotiate(1 << VIRTIO_F_VERSION_1), 15 | 0x40);
         assert_eq!(guest.status(0), 0);
         guest.start();
         assert_eq!(guest.request(VIRTIO_BLK_T_IN, 0, 512), (0, 513), "a reset makes it whole");
     }
+}
+
+#[test]
+fn a_guest_that_does_not_wait_for_answers_stops_its_disk() {
+    let mut guest = Guest::new();
+    guest.start();
+    let disk = Arc::clone(&guest.disk);
+    let gate = disk.gate.lock().unwrap();
+    guest.put(HEADER, VIRTIO_BLK_T_IN);
+    guest.descriptor(0, HEADER, 16, NEXT, 1);
+    guest.descriptor(1, DATA, 512, NEXT | WRITE, 2);
+    guest.descriptor(2, STATUS, 1, WRITE, 0);
+    // As many as the ring holds are fine.
+    (0..16).for_each(|_| guest.send(0));
+    assert_eq!(guest.device_status(), 15);
+    // Then the same again, and again: some of them have a thread, the others wait.
+    let mut sent = 16;
+    while guest.device_status() == 15 {
+        assert!(sent < 100, "the daemon takes everything");
+        guest.send(0);
+        sent += 1;
+    }
+    assert_eq!(guest.device_status(), 15 | 0x40);
+    drop(gate);
+    assert_eq!(guest.status(0), 0);
+    assert!(disk.reads.load(Ordering::SeqCst) <= 16 + 8);
+    guest.start();
+    assert_eq!(guest.request(VIRTIO_BLK_T_IN, 0, 512), (0, 513), "a reset makes it whole");
 }
 
 proptest! {
@@ -258,16 +254,80 @@ proptest! {
             guest.send(head);
         }
         guest.wait("the end of the ring or of the device", |guest| {
-            guest.device_status() & 0x40 != 0 || guest.get::<u16>(USED + 2) == guest.sent
+            guest.has_failed() || guest.used_count(0) == guest.sent[0]
         });
         prop_assert_eq!(guest.status(0), 0);
     }
 }
 
-/// A handler that refuses everything.
-struct Refuses;
+/// Sectors of the test's disk.
+const SECTORS: u64 = 64;
 
-impl QueueHandler for Refuses {
+/// What a request of this kind must be answered, after doing it to the model of the disk: status, and bytes that the guest gets.
+fn expected(model: &mut [u8], kind: u32, sector: u64, count: u64) -> (u8, Vec<u8>) {
+    let inside = sector.checked_add(count).is_some_and(|end| end <= SECTORS);
+    let place = |model: &[u8]| (sector as usize * 512).min(model.len());
+    match kind {
+        VIRTIO_BLK_T_FLUSH => (0, Vec::new()),
+        VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES if !inside => (1, Vec::new()),
+        VIRTIO_BLK_T_IN => (0, model[place(model)..][..count as usize * 512].to_vec()),
+        VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES => {
+            let value = if kind == VIRTIO_BLK_T_OUT { sector as u8 ^ 0x5a } else { 0 };
+            let at = place(model);
+            model[at..][..count as usize * 512].fill(value);
+            (0, Vec::new())
+        }
+        _ => (2, Vec::new()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Any sequence of requests, in any number of pieces, does to the disk what it does to a model, and tells the guest so.
+    #[test]
+    fn requests_in_any_pieces_do_what_they_say(
+        requests in prop::collection::vec((
+            prop::sample::select(vec![
+                VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_WRITE_ZEROES, 77, u32::MAX,
+            ]),
+            prop_oneof![9 => 0..SECTORS + 2, 1 => Just(u64::MAX), 1 => Just(u64::MAX / 512)],
+            1_u64..5,
+            prop::collection::vec(1_u32..1500, 0..4),
+        ), 1..12),
+    ) {
+        let mut guest = Guest::new();
+        guest.start();
+        let mut model = vec![0; SECTORS as usize * 512];
+        for (kind, sector, count, cuts) in requests {
+            let answer = expected(&mut model, kind, sector, count);
+            let len = if kind == VIRTIO_BLK_T_WRITE_ZEROES { 16 } else { count as u32 * 512 };
+            guest.memory.write_slice(&vec![sector as u8 ^ 0x5a; len as usize], GuestAddress(DATA)).unwrap();
+            if kind == VIRTIO_BLK_T_WRITE_ZEROES {
+                guest.put(DATA, sector);
+                guest.put(DATA + 8, count as u32);
+                guest.put(DATA + 12, 0_u32);
+            }
+            let status = guest.request_in_pieces(kind, sector, len, &cuts);
+            prop_assert_eq!(status, answer.0, "{} at {}", kind, sector);
+            let mut bytes = vec![0; answer.1.len()];
+            guest.memory.read_slice(&mut bytes, GuestAddress(DATA)).unwrap();
+            prop_assert_eq!(bytes, answer.1);
+        }
+        prop_assert_eq!(&*guest.disk.bytes.lock().unwrap(), &model);
+    }
+}
+
+/// A device that refuses everything, and notes writes of its configuration.
+#[derive(Default)]
+struct Refuses {
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Refuses.
+struct Refusal;
+
+impl QueueHandler for Refusal {
     fn handle(&mut self, _: Buffers<'_>) -> Result<u32, BadRequest> {
         Err(BadRequest("no"))
     }
@@ -286,8 +346,11 @@ impl VirtioDevice for Refuses {
     fn config(&self) -> Vec<u8> {
         vec![1, 2, 3]
     }
-    fn handlers(&mut self, _: &Negotiated) -> Vec<Box<dyn QueueHandler>> {
-        vec![Box::new(Refuses)]
+    fn config_written(&mut self, config: &crate::ConfigSpace) {
+        self.written.lock().unwrap().push(config.byte(1));
+    }
+    fn activate(&mut self, activation: Activation) -> io::Result<Vec<Box<dyn Activity>>> {
+        serve_each(activation, Work::Memory, vec![Box::new(Refusal)])
     }
 }
 
@@ -296,16 +359,46 @@ fn a_failed_device_tells_the_guest_and_keeps_telling() {
     let mut guest = Guest::new();
     let wiring = Wiring::new(1).unwrap();
     let line = Arc::clone(&wiring.config_interrupt);
-    guest.transport = Transport::new("test", Box::new(Refuses), Arc::clone(&guest.memory), PAGE, wiring);
+    guest.transport =
+        Transport::new("test", Box::new(Refuses::default()), Arc::clone(&guest.memory), PAGE, wiring);
     guest.transport.offer().unwrap();
     assert_eq!(guest.get::<[u8; 3]>(PAGE + offset_of!(DevicePage, config) as u64), [1, 2, 3]);
-    guest.set_queue(DESCRIPTORS, AVAILABLE, USED, 16);
-    assert_eq!(guest.start_with(1 << VIRTIO_F_VERSION_1), 15);
+    guest.set_queue(0, DESCRIPTORS, AVAILABLE, USED, 16);
+    assert_eq!(guest.negotiate(1 << VIRTIO_F_VERSION_1), 15);
     guest.descriptor(0, HEADER, 16, 0, 0);
     guest.send(0);
     assert_eq!(line.wait().unwrap(), 1);
     assert_eq!(guest.device_status(), 15 | 0x40);
     assert_eq!(guest.status(0x8f), 0x8f | 0x40);
+}
+
+#[test]
+fn a_changed_configuration_has_another_generation() {
+    let mut guest = Guest::new();
+    guest.start();
+    let generation =
+        |guest: &Guest| -> u32 { guest.get(PAGE + offset_of!(DevicePage, config_generation) as u64) };
+    let (before, handle) = (generation(&guest), guest.transport.handle());
+    handle.change_config(1, &[7, 8]).unwrap();
+    assert_ne!(generation(&guest), before);
+    assert_eq!(generation(&guest) % 2, before % 2);
+    assert_eq!(guest.get::<[u8; 2]>(PAGE + offset_of!(DevicePage, config) as u64 + 1), [7, 8]);
+    assert_eq!(guest.transport.wiring().config_interrupt.wait().unwrap(), 1);
+    // Nothing is written behind the space.
+    handle.change_config(usize::MAX, &[1]).unwrap();
+}
+
+#[test]
+fn a_device_sees_what_the_guest_wrote_into_its_configuration() {
+    let mut guest = Guest::new();
+    let device = Refuses::default();
+    let written = Arc::clone(&device.written);
+    let wiring = Wiring::new(1).unwrap();
+    guest.transport = Transport::new("test", Box::new(device), Arc::clone(&guest.memory), PAGE, wiring);
+    guest.transport.offer().unwrap();
+    guest.put(PAGE + offset_of!(DevicePage, config) as u64 + 1, 77_u8);
+    guest.transport.config_written();
+    assert_eq!(*written.lock().unwrap(), [77]);
 }
 
 #[test]

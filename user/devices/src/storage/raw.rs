@@ -1,115 +1,46 @@
-//! What a disk stores its bytes in.
+//! Raw images.
 
+use super::{Storage, StorageError, too_short};
 use crate::Slices;
-use colinux_driver::{read_vectored_at, write_vectored_at};
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use colinux_driver::{read_cached_at, read_vectored_at, write_vectored_at};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, fstatfs};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Seek, SeekFrom},
     os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-/// Bytes on a disk. All offsets and lengths are in bytes.
-pub trait Storage: Send + Sync {
-    /// Bytes of the disk.
-    fn len(&self) -> u64;
-
-    /// Whether the disk has no byte.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Fills all of `data` from `offset`.
-    ///
-    /// # Errors
-    /// As the medium.
-    fn read(&self, data: Slices<'_>, offset: u64) -> io::Result<()>;
-
-    /// Writes all of `data` to `offset`.
-    ///
-    /// # Errors
-    /// As the medium.
-    fn write(&self, data: Slices<'_>, offset: u64) -> io::Result<()>;
-
-    /// Makes everything written durable.
-    ///
-    /// # Errors
-    /// Data may be lost.
-    fn sync(&self) -> io::Result<()>;
-
-    /// The bytes are no longer needed.
-    ///
-    /// # Errors
-    /// As the medium.
-    fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
-
-    /// Sets the bytes to zero; with `unmap` their space may be given back.
-    ///
-    /// # Errors
-    /// As the medium.
-    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
-}
-
-/// A disk image cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StorageError {
-    /// Somebody else uses it.
-    #[error("{} is in use by another program; stop it (`fuser {}` names it); an image file may be shared if all use it read-only (`,ro`)", .0.display(), .0.display())]
-    Busy(PathBuf),
-    /// It may not be written.
-    #[error("{} cannot be written; change its permissions, or use it read-only (`cobd0=FILE,ro`)", .0.display())]
-    ReadOnly(PathBuf),
-    /// Any other failure.
-    #[error("cannot open the disk {}: {source}", path.display())]
-    Io {
-        /// The image.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
+/// `TMPFS_MAGIC` and `RAMFS_MAGIC` (statfs(2)): what lies there is in memory.
+const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// A raw image: a file or block device whose bytes are the disk's.
 pub struct RawImage {
     file: File,
-    len: u64,
+    len: AtomicU64,
+    is_memory: bool,
+    /// The file system can tell what is in the page cache, as far as we know.
+    tells_cached: AtomicBool,
 }
 
 impl RawImage {
-    /// Opens and locks an image. A file is locked by flock(2), which is advisory. A block device is opened exclusively (O_EXCL),
-    /// which also keeps it from being mounted; udev locks such devices briefly by flock, so that would not tell users apart.
+    /// Opens and locks an image, see [`open_locked`].
     ///
     /// # Errors
     /// It is missing, busy, or may not be written.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, StorageError> {
-        let io_error = |source: io::Error| match source.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
-                StorageError::ReadOnly(path.to_owned())
-            }
-            io::ErrorKind::ResourceBusy => StorageError::Busy(path.to_owned()),
-            _ => StorageError::Io { path: path.to_owned(), source },
-        };
-        let is_device = std::fs::metadata(path).map_err(io_error)?.file_type().is_block_device();
-        let exclusive = if is_device { OFlags::EXCL } else { OFlags::empty() };
-        let mut options = OpenOptions::new();
-        options.read(true).write(!read_only).custom_flags(exclusive.bits() as i32);
-        let mut file = options.open(path).map_err(io_error)?;
-        if !is_device {
-            let lock = if read_only {
-                FlockOperation::NonBlockingLockShared
-            } else {
-                FlockOperation::NonBlockingLockExclusive
-            };
-            match flock(&file, lock) {
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StorageError::Busy(path.to_owned())),
-                result => result.map_err(|error| io_error(error.into()))?,
-            }
-        }
+        let (mut file, is_device) = open_locked(path, read_only)?;
+        let io_error = |source| StorageError::Io { path: path.to_owned(), source };
         // Seeking gives the size of block devices too.
         let len = file.seek(SeekFrom::End(0)).map_err(io_error)?;
-        Ok(Self { file, len })
+        let kind = fstatfs(&file).map_err(|error| io_error(error.into()))?.f_type;
+        let is_memory = !is_device && MEMORY_FILE_SYSTEMS.contains(&(kind as i64));
+        Ok(Self { file, len: AtomicU64::new(len), is_memory, tells_cached: AtomicBool::new(true) })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     fn zero_by_writing(&self, mut offset: u64, len: u64) -> io::Result<()> {
@@ -122,6 +53,40 @@ impl RawImage {
         }
         Ok(())
     }
+}
+
+/// Opens and locks a file; also whether it is a block device.
+///
+/// A file is locked by flock(2), which is advisory: one writer or any number of readers. A block device that is written is opened exclusively
+/// (O_EXCL), which also keeps it from being mounted, and fails where it is; udev locks such devices briefly by flock, so that would not tell users apart.
+///
+/// # Errors
+/// It is missing, busy, or may not be written.
+pub(super) fn open_locked(path: &Path, read_only: bool) -> Result<(File, bool), StorageError> {
+    let io_error = |source: io::Error| match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
+            StorageError::ReadOnly(path.to_owned())
+        }
+        io::ErrorKind::ResourceBusy => StorageError::Busy(path.to_owned()),
+        _ => StorageError::Io { path: path.to_owned(), source },
+    };
+    let is_device = std::fs::metadata(path).map_err(io_error)?.file_type().is_block_device();
+    let exclusive = if is_device && !read_only { OFlags::EXCL } else { OFlags::empty() };
+    let mut options = OpenOptions::new();
+    options.read(true).write(!read_only).custom_flags(exclusive.bits() as i32);
+    let file = options.open(path).map_err(io_error)?;
+    if !is_device {
+        let lock = if read_only {
+            FlockOperation::NonBlockingLockShared
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match flock(&file, lock) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StorageError::Busy(path.to_owned())),
+            result => result.map_err(|error| io_error(error.into()))?,
+        }
+    }
+    Ok((file, is_device))
 }
 
 /// Repeats `step`, which moves a part of the data, until all has moved.
@@ -146,7 +111,38 @@ fn all(
 
 impl Storage for RawImage {
     fn len(&self) -> u64 {
-        self.len
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn grow(&self, len: Option<u64>) -> io::Result<u64> {
+        if let Some(len) = len {
+            if len < self.len() {
+                return Err(too_short(self.len()));
+            }
+            self.file.set_len(len)?;
+        }
+        let len = (&self.file).seek(SeekFrom::End(0))?;
+        self.len.store(len, Ordering::Release);
+        Ok(len)
+    }
+
+    fn is_memory(&self) -> bool {
+        self.is_memory
+    }
+
+    fn read_now(&self, data: &Slices<'_>, offset: u64) -> io::Result<bool> {
+        if !self.tells_cached.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        match read_cached_at(&self.file, data.pieces(), offset) {
+            Ok(count) => Ok(count == data.len()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.tells_cached.store(false, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn read(&self, data: Slices<'_>, offset: u64) -> io::Result<()> {

@@ -1,0 +1,113 @@
+//! What passt leaves out of a handshake of TCP.
+//!
+//! The passt of Debian 12 acknowledges a guest's SYN on a forwarded connection no sooner than it has bytes of the client. A server that speaks first, as those of databases and mail do, waits for that (RFC 9293, section 3.5), and the client for the server.
+
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+
+/// Longest frame with a SYN, in bytes: the headers of Ethernet, of IPv6 or of IPv4 with all options, and of TCP with all options.
+pub(super) const LONGEST: usize = 14 + 60 + 60;
+/// Hops that the acknowledgement may take; it takes one.
+const HOPS: u8 = 64;
+/// Room that it gives the guest, before the scale that passt has asked for: for a greeting, until passt says how much there is.
+const WINDOW: u16 = 1024;
+
+/// The frame that acknowledges `frame`, if that is a guest's answer to a SYN.
+pub(crate) fn acknowledgement(frame: &[u8]) -> Option<Vec<u8>> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let (link, Some(TransportSlice::Tcp(tcp))) = (packet.link?.to_header()?, packet.transport) else {
+        return None;
+    };
+    if !(tcp.syn() && tcp.ack()) {
+        return None;
+    }
+    let link = link.ethernet2()?;
+    let reply = PacketBuilder::ethernet2(link.destination, link.source);
+    let reply = match packet.net? {
+        NetSlice::Ipv4(ip) => {
+            let ip = ip.header();
+            reply.ipv4(ip.destination(), ip.source(), HOPS)
+        }
+        NetSlice::Ipv6(ip) => {
+            let ip = ip.header();
+            reply.ipv6(ip.destination(), ip.source(), HOPS)
+        }
+        _ => return None,
+    };
+    let reply = reply
+        .tcp(tcp.destination_port(), tcp.source_port(), tcp.acknowledgment_number(), WINDOW)
+        .ack(tcp.sequence_number().wrapping_add(1));
+    let mut bytes = Vec::with_capacity(LONGEST);
+    reply.write(&mut bytes, &[]).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GUEST: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const SEQUENCE: u32 = u32::MAX;
+
+    fn from_guest(six: bool, change: impl Fn(&mut etherparse::TcpHeader)) -> Vec<u8> {
+        let mut tcp = etherparse::TcpHeader::new(3306, 40000, SEQUENCE, 500);
+        (tcp.syn, tcp.ack, tcp.acknowledgment_number) = (true, true, 77);
+        change(&mut tcp);
+        let link = PacketBuilder::ethernet2(GUEST, GATEWAY);
+        let ip = match six {
+            false => link.ipv4([10, 0, 2, 15], [10, 0, 2, 2], 64),
+            true => link.ipv6([1; 16], [2; 16], 64),
+        };
+        let mut frame = Vec::new();
+        ip.tcp_header(tcp).write(&mut frame, &[]).unwrap();
+        frame
+    }
+
+    #[test]
+    fn a_guests_answer_to_a_syn_is_acknowledged() {
+        for six in [false, true] {
+            let reply = acknowledgement(&from_guest(six, |_| {})).unwrap();
+            let packet = SlicedPacket::from_ethernet(&reply).unwrap();
+            let link = packet.link.unwrap().to_header().unwrap().ethernet2().unwrap();
+            assert_eq!((link.source, link.destination), (GATEWAY, GUEST));
+            let Some(TransportSlice::Tcp(tcp)) = &packet.transport else { panic!("not TCP") };
+            assert_eq!((tcp.source_port(), tcp.destination_port()), (40000, 3306));
+            assert_eq!((tcp.sequence_number(), tcp.acknowledgment_number()), (77, 0));
+            assert!(tcp.ack() && !tcp.syn() && !tcp.rst() && !tcp.fin() && tcp.payload().is_empty());
+            let sum = match packet.net.unwrap() {
+                NetSlice::Ipv4(ip) => {
+                    assert_eq!(ip.header().destination(), [10, 0, 2, 15]);
+                    assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
+                    tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination())
+                }
+                NetSlice::Ipv6(ip) => {
+                    assert_eq!(ip.header().destination(), [1; 16]);
+                    tcp.calc_checksum_ipv6(ip.header().source(), ip.header().destination())
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(sum, Ok(tcp.checksum()));
+        }
+    }
+
+    #[test]
+    fn other_frames_are_not_answered() {
+        assert_eq!(acknowledgement(&from_guest(false, |tcp| tcp.ack = false)), None);
+        assert_eq!(acknowledgement(&from_guest(true, |tcp| tcp.syn = false)), None);
+        assert_eq!(acknowledgement(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_is_survived(mut frame in prop::collection::vec(any::<u8>(), 0..LONGEST), like in any::<bool>()) {
+            if like {
+                // Valid as far as it goes.
+                let valid = from_guest(frame.len() % 2 == 0, |_| {});
+                let kept = frame.len().min(valid.len()) / 2;
+                frame[..kept].copy_from_slice(&valid[..kept]);
+            }
+            let _ = acknowledgement(&frame);
+        }
+    }
+}
