@@ -1,17 +1,20 @@
-//! The event loop: signals, keys, and the ends of vCPUs.
+//! The event loop: signals, keys, orders from outside, and the ends of vCPUs.
 
 use crate::{
     VmmError,
-    input::{Input, Keys, Order},
+    clock::HostClock,
+    console::{Console, RETRY},
+    keys::{KEYS_HELP, Keys, Order},
     shared::Shared,
     signals::Signals,
-    terminal::RawTerminal,
+    terminal::{RawTerminal, terminal_size},
 };
 use colinux_abi::page::event;
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     io::stdin,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
@@ -21,12 +24,11 @@ const GRACE: Duration = Duration::from_secs(90);
 const ECHO: Duration = Duration::from_secs(1);
 /// Time that the vCPU threads have to end after a hard stop; one may hang in a write to a terminal that is stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often to look for room when the input ring is full.
-const RETRY: Duration = Duration::from_millis(20);
-/// vCPU that is told to power off.
-const STOP_VCPU: u32 = 0;
+/// vCPU that is told to power off, and of the clock.
+const TOLD_VCPU: u32 = 0;
 const INTERRUPT_KEY: u8 = 3;
-const HELP: &str = "Ctrl-] p: power off, Ctrl-] q: stop at once, Ctrl-] Ctrl-]: send Ctrl-]";
+const NO_DETACH: &str =
+    "this terminal runs the guest; one that is started with `colinux start` lives without a terminal";
 
 /// How far a stop from outside has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,9 +43,13 @@ pub(crate) struct Events<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) signals: &'a Signals,
     pub(crate) terminal: &'a RawTerminal,
-    pub(crate) input: Input,
+    console: &'a Console,
+    orders: &'a Receiver<Order>,
+    clock: HostClock,
     keys: Keys,
     stdin_open: bool,
+    /// The guest has had no room for all input.
+    full: bool,
     stop: Stop,
 }
 
@@ -52,27 +58,36 @@ impl<'a> Events<'a> {
         shared: &'a Shared,
         signals: &'a Signals,
         terminal: &'a RawTerminal,
-        input: Input,
-    ) -> Self {
-        Self { shared, signals, terminal, input, keys: Keys::default(), stdin_open: true, stop: Stop::No }
+        console: &'a Console,
+        orders: &'a Receiver<Order>,
+    ) -> Result<Self, VmmError> {
+        let clock = HostClock::new().map_err(VmmError::system("watch the clock"))?;
+        let keys = Keys::default();
+        let (stdin_open, full, stop) = (true, false, Stop::No);
+        Ok(Self { shared, signals, terminal, console, orders, clock, keys, stdin_open, full, stop })
     }
 
     /// Serves events until `threads` vCPU threads have ended; false if they do not end although they were stopped.
     pub(crate) fn run(&mut self, threads: usize) -> Result<bool, VmmError> {
+        self.take_size()?;
         while self.shared.ended_threads() < threads {
-            let [signal, woken, typed] = self.wait()?;
+            let [signal, woken, clock, typed] = self.wait()?;
             if woken {
                 // A failed read of an eventfd only means that nobody has signalled it.
                 let _ = self.shared.wake.wait();
+                self.take_orders()?;
             }
             if signal {
                 self.take_signals()?;
             }
+            if clock {
+                self.take_clock()?;
+            }
             if typed {
                 self.take_input()?;
             }
-            if self.input.is_full() {
-                self.input.send()?;
+            if self.full {
+                self.full = self.console.type_in(&[])?;
             }
             match self.stop {
                 Stop::Asked(when) if when.elapsed() >= GRACE => {
@@ -86,12 +101,15 @@ impl<'a> Events<'a> {
         Ok(true)
     }
 
-    /// Waits; returns which of signals, end of a thread, and input there are.
-    fn wait(&self) -> Result<[bool; 3], VmmError> {
+    /// Waits; returns which of signals, end of a thread, clock and input there are.
+    fn wait(&self) -> Result<[bool; 4], VmmError> {
         let stdin = stdin();
-        let mut fds =
-            vec![PollFd::new(self.signals, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
-        if self.stdin_open && !self.input.is_full() {
+        let mut fds = vec![
+            PollFd::new(self.signals, PollFlags::IN),
+            PollFd::new(&*self.shared.wake, PollFlags::IN),
+            PollFd::new(&self.clock, PollFlags::IN),
+        ];
+        if self.stdin_open && !self.full {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
         let timeout = self.timeout().and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -100,7 +118,7 @@ impl<'a> Events<'a> {
             Err(error) => return Err(VmmError::system("wait for events")(error)),
         }
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        Ok([ready(0), ready(1), ready(2)])
+        Ok([ready(0), ready(1), ready(2), ready(3)])
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -109,20 +127,54 @@ impl<'a> Events<'a> {
             Stop::Asked(when) => Some(GRACE.saturating_sub(when.elapsed())),
             Stop::Forced(when) => Some(PATIENCE.saturating_sub(when.elapsed())),
         };
-        let retry = self.input.is_full().then_some(RETRY);
+        let retry = self.full.then_some(RETRY);
         stop.into_iter().chain(retry).min()
     }
 
     fn take_signals(&mut self) -> Result<(), VmmError> {
         while let Some(signal) = self.signals.next()? {
-            if signal == Signal::SIGINT && self.terminal.is_interactive() {
-                self.input.backlog().push(INTERRUPT_KEY);
-                self.input.send()?;
-            } else {
-                self.ask()?;
+            match signal {
+                Signal::SIGWINCH => self.take_size()?,
+                Signal::SIGINT if self.terminal.is_interactive() => {
+                    self.full = self.console.type_in(&[INTERRUPT_KEY])?;
+                }
+                _ => self.ask()?,
             }
         }
         Ok(())
+    }
+
+    fn take_clock(&self) -> Result<(), VmmError> {
+        if self.clock.take().map_err(VmmError::system("watch the clock"))? {
+            self.shared.vm.raise(TOLD_VCPU, event::CLOCK)?;
+        }
+        Ok(())
+    }
+
+    fn take_size(&self) -> Result<(), VmmError> {
+        terminal_size().map_or(Ok(()), |size| self.console.resize(size))
+    }
+
+    fn take_orders(&mut self) -> Result<(), VmmError> {
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(order)?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), VmmError> {
+        match order {
+            Order::PowerOff => self.ask(),
+            Order::Quit => self.force(),
+            Order::Detach => {
+                self.terminal.say(NO_DETACH);
+                Ok(())
+            }
+            Order::Help => {
+                self.terminal.say(KEYS_HELP);
+                Ok(())
+            }
+        }
     }
 
     fn take_input(&mut self) -> Result<(), VmmError> {
@@ -138,19 +190,13 @@ impl<'a> Events<'a> {
         }
         let typed = &buffer[..count];
         if !self.terminal.is_interactive() {
-            self.input.backlog().extend_from_slice(typed);
-            return self.input.send();
+            self.full = self.console.type_in(typed)?;
+            return Ok(());
         }
-        let orders = self.keys.type_in(typed, self.input.backlog());
-        self.input.send()?;
-        orders.into_iter().try_for_each(|order| match order {
-            Order::PowerOff => self.ask(),
-            Order::Quit => self.force(),
-            Order::Help => {
-                self.terminal.say(HELP);
-                Ok(())
-            }
-        })
+        let mut input = Vec::new();
+        let orders = self.keys.type_in(typed, &mut input);
+        self.full = self.console.type_in(&input)?;
+        orders.into_iter().try_for_each(|order| self.obey(order))
     }
 
     /// Asks the guest to power off; the second time there is no asking.
@@ -162,7 +208,7 @@ impl<'a> Events<'a> {
         }
         self.terminal.say("asking the guest to power off (once more: stop it at once)");
         self.stop = Stop::Asked(Instant::now());
-        Ok(self.shared.vm.raise(STOP_VCPU, event::STOP)?)
+        Ok(self.shared.vm.raise(TOLD_VCPU, event::STOP)?)
     }
 
     fn force(&mut self) -> Result<(), VmmError> {

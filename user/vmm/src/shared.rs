@@ -12,8 +12,8 @@ pub(crate) struct Shared {
     pub(crate) devices: Arc<Devices>,
     pub(crate) output: Output,
     ends: Mutex<Ends>,
-    /// Signalled when a vCPU has ended.
-    pub(crate) wake: EventFd,
+    /// Wakes the event loop: signalled when a vCPU has ended.
+    pub(crate) wake: Arc<EventFd>,
 }
 
 #[derive(Default)]
@@ -28,10 +28,11 @@ impl Shared {
         vcpus: &Arc<[Vcpu]>,
         devices: &Arc<Devices>,
         output: Output,
-    ) -> Result<Self, VmmError> {
-        let wake = EventFd::new().map_err(VmmError::system("make an event file"))?;
-        let (vm, vcpus, devices) = (vm.clone(), Arc::clone(vcpus), Arc::clone(devices));
-        Ok(Self { vm, vcpus, devices, output, ends: Mutex::default(), wake })
+        wake: &Arc<EventFd>,
+    ) -> Self {
+        let (vm, vcpus, devices, wake) =
+            (vm.clone(), Arc::clone(vcpus), Arc::clone(devices), Arc::clone(wake));
+        Self { vm, vcpus, devices, output, ends: Mutex::default(), wake }
     }
 
     fn ends(&self) -> MutexGuard<'_, Ends> {

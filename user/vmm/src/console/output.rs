@@ -1,7 +1,8 @@
-//! Console output: from the ring to standard output.
+//! Console output: from the ring of the window to the console and to standard output.
 
+use super::Console;
 use crate::VmmError;
-use colinux_devices::{ConsoleRings, Tail};
+use colinux_devices::ConsoleRings;
 use colinux_driver::{EventFd, GuestMemory};
 use std::{
     io::{self, Write},
@@ -14,6 +15,7 @@ use tracing::warn;
 
 /// The output side. It may block as long as the terminal does, so only threads that serve the guest use it.
 pub(crate) struct Output {
+    console: Arc<Console>,
     state: Mutex<State>,
     doorbell: EventFd,
     stop: AtomicBool,
@@ -21,29 +23,38 @@ pub(crate) struct Output {
 
 struct State {
     rings: ConsoleRings,
-    tail: Tail,
-    /// Standard output is gone; the guest goes on without it.
-    closed: bool,
+    /// Standard output takes part; not when it is gone or the VM runs in the background.
+    printed: bool,
 }
 
 impl Output {
-    /// Output of a guest that is about to start. `doorbell` is signalled when there is some.
-    pub(crate) fn new(memory: &Arc<GuestMemory>, window: u64, doorbell: EventFd) -> Self {
+    /// Output of a guest that is about to start, also to standard output if `printed`. `doorbell` is signalled when there is some.
+    pub(crate) fn new(
+        console: &Arc<Console>,
+        memory: &Arc<GuestMemory>,
+        window: u64,
+        doorbell: EventFd,
+        printed: bool,
+    ) -> Self {
         let rings = ConsoleRings::new(Arc::clone(memory), window);
-        let state = Mutex::new(State { rings, tail: Tail::new(), closed: false });
-        Self { state, doorbell, stop: AtomicBool::new(false) }
+        let state = Mutex::new(State { rings, printed });
+        Self { console: Arc::clone(console), state, doorbell, stop: AtomicBool::new(false) }
     }
 
-    /// Prints what there is.
+    /// Passes on what there is.
     pub(crate) fn pump(&self) -> Result<(), VmmError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = state.rings.take_output()?;
-        state.tail.push(&bytes);
-        if !state.closed && !bytes.is_empty() {
+        self.console.made_room();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.console.write(&bytes);
+        if state.printed {
             let mut stdout = io::stdout().lock();
             if let Err(error) = stdout.write_all(&bytes).and_then(|()| stdout.flush()) {
                 warn!("console output is lost: {error}");
-                state.closed = true;
+                state.printed = false;
             }
         }
         Ok(())
@@ -69,10 +80,5 @@ impl Output {
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.doorbell.signal();
-    }
-
-    /// The last line of output with `needle` in it.
-    pub(crate) fn last_line_with(&self, needle: &str) -> Option<String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).tail.last_line_with(needle)
     }
 }
