@@ -1,6 +1,6 @@
 //! `colinux doctor`: one line for each finding, with the cure.
 
-use crate::{driver, host, status::Status};
+use crate::{driver, host, signing, status::Status};
 use colinux_abi::ioctl::info;
 use colinux_driver::{Driver, OpenError};
 use std::fs;
@@ -25,13 +25,15 @@ const CPU_FLAGS: [&str; 5] = ["lm", "nx", "pae", "syscall", "constant_tsc"];
 
 /// Checks the machine.
 pub fn run() -> Status {
-    let checks: [Check; 6] = [
+    let checks: [Check; 8] = [
         ("cpu", check_cpu),
         ("hypervisor", check_hypervisor),
         ("kernel", check_kernel),
         ("signing", check_signing),
         ("driver", check_driver),
         ("memory", check_memory),
+        ("network", check_network),
+        ("folders", check_folders),
     ];
     let mut status = Status::Ok;
     for (name, check) in checks {
@@ -90,14 +92,18 @@ fn check_kernel() -> Finding {
 }
 
 fn check_signing() -> Finding {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let enforced = read("/sys/module/module/parameters/sig_enforce").trim() == "Y";
-    let lockdown = read("/sys/kernel/security/lockdown");
-    let locked = lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]");
-    if enforced || locked {
-        Bad("signed modules only (Secure Boot or lockdown): `colinux driver load --output colinux.ko`, sign it, insmod it".into())
-    } else {
-        Good("unsigned modules are taken".into())
+    if !driver::needs_signature() {
+        return Good("unsigned modules are taken".into());
+    }
+    match signing::keys().first() {
+        Some(key) => Good(format!(
+            "signed modules only: the driver is signed with the key of {}",
+            key.certificate.display()
+        )),
+        None => {
+            Bad("signed modules only (Secure Boot or lockdown), and no key: run `sudo colinux driver sign`"
+                .into())
+        }
     }
 }
 
@@ -119,5 +125,20 @@ fn check_memory() -> Finding {
         }
         Some(free) => Good(format!("{} MiB are available", free / 1024)),
         None => Note("/proc/meminfo cannot be read".into()),
+    }
+}
+
+fn check_network() -> Finding {
+    if colinux_vmm::passt_is_there() {
+        Good("passt is there for `eth0=slirp`".into())
+    } else {
+        Note("`eth0=slirp` needs passt: `sudo apt install passt`".into())
+    }
+}
+
+fn check_folders() -> Finding {
+    match colinux_vmm::find_virtiofsd() {
+        Ok(_) => Good("virtiofsd is there for `cofs0=`".into()),
+        Err(error) => Note(error.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     host::{release, running_kernel},
     kernel::KernelError,
+    signing::{self, SignError},
     status::{Failure, Status},
 };
 use colinux_driver::{DEVICE_PATH, Driver};
@@ -13,7 +14,11 @@ use rustix::{
     io::Errno,
     system::{delete_module, finit_module},
 };
-use std::{fs, io::Write, path::PathBuf};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 /// Name of the module.
 pub const MODULE: &str = "colinux";
@@ -31,7 +36,13 @@ pub enum Command {
         /// Image of the running kernel
         #[arg(long)]
         kernel: Option<PathBuf>,
-        /// Write the module to this file instead of loading it (for signing)
+        /// Write the module to this file instead of loading it
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Find or make the key that signs the driver where the host takes signed modules only
+    Sign {
+        /// Write the signed module to this file, too
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -50,11 +61,13 @@ pub enum DriverError {
     /// The running kernel does not fit.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// It cannot be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// The kernel takes signed modules only.
     #[error(
-        "this host takes signed kernel modules only (lockdown or Secure Boot): write the module with \
-         `colinux driver load --output colinux.ko`, sign it with a key of yours that is enrolled (mokutil), and load it with insmod; \
-         or turn Secure Boot off"
+        "this host takes signed kernel modules only (lockdown or Secure Boot), and has no key that it trusts: \
+         `sudo colinux driver sign` says how to make it trust one"
     )]
     Signed,
     /// The kernel refuses the module.
@@ -89,6 +102,7 @@ pub fn run(command: Command) -> Result<Status, Failure> {
     match command {
         Command::Load { kernel, output: Some(path) } => write(kernel, path)?,
         Command::Load { kernel, output: None } => load(kernel)?,
+        Command::Sign { output } => sign(output)?,
         Command::Unload => unload()?,
         Command::Status => return Ok(status()),
     }
@@ -102,8 +116,26 @@ pub fn module(kernel: Option<PathBuf>) -> Result<Vec<u8>, KernelError> {
 }
 
 fn write(kernel: Option<PathBuf>, path: PathBuf) -> Result<(), DriverError> {
-    let module = module(kernel)?;
-    fs::write(&path, module).map_err(|source| DriverError::Write { what: path.display().to_string(), source })
+    write_file(&path, &module(kernel)?)
+}
+
+fn write_file(path: &Path, module: &[u8]) -> Result<(), DriverError> {
+    fs::write(path, module).map_err(|source| DriverError::Write { what: path.display().to_string(), source })
+}
+
+fn sign(output: Option<PathBuf>) -> Result<(), DriverError> {
+    let key = signing::key()?;
+    if let Some(path) = output {
+        write_file(&path, &key.sign(&module(None)?)?)?;
+    }
+    let certificate = key.certificate.display();
+    println!(
+        "The driver is signed with the key of {certificate} when it is loaded and the host asks for it."
+    );
+    println!("Once, if this machine does not know that key yet:");
+    println!("  sudo mokutil --import {certificate}    # asks for a password of your choice");
+    println!("  sudo reboot                            # choose \"Enroll MOK\" and type that password");
+    Ok(())
 }
 
 fn load(kernel: Option<PathBuf>) -> Result<(), DriverError> {
@@ -115,10 +147,31 @@ fn load(kernel: Option<PathBuf>) -> Result<(), DriverError> {
     if !rustix::process::geteuid().is_root() {
         return Err(DriverError::Permission);
     }
-    insert(&module(kernel)?)?;
+    insert_signed_or_not(&module(kernel)?)?;
     share_with_group()?;
     Driver::open()?;
     Ok(())
+}
+
+/// Whether this host takes signed modules only.
+pub fn needs_signature() -> bool {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let lockdown = read("/sys/kernel/security/lockdown");
+    let locked = lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]");
+    locked || read("/sys/module/module/parameters/sig_enforce").trim() == "Y"
+}
+
+fn insert_signed_or_not(module: &[u8]) -> Result<(), DriverError> {
+    if !needs_signature() {
+        return insert(module);
+    }
+    for key in signing::keys() {
+        match insert(&key.sign(module)?) {
+            Err(DriverError::Signed) => {}
+            done => return done,
+        }
+    }
+    Err(DriverError::Signed)
 }
 
 fn insert(module: &[u8]) -> Result<(), DriverError> {

@@ -1,12 +1,22 @@
 //! `colinux kernel`.
 
+use crate::config::find_image;
+use crate::image::kernel_source;
 use crate::status::{Failure, Status};
-use colinux_objects::{GUEST_OBJECT, HOST_OBJECT};
-use kbind_resolve::{ImageError, KernelImage, LinkError, link_guest, make_module};
+use clap::Subcommand;
+use colinux_image::{KernelSource, Source};
+use colinux_loader::{Disk, ImageError, KeptKernels};
+use colinux_objects::{AGENT, GUEST_OBJECT, HOST_OBJECT};
+use kbind_resolve::{KernelImage, LinkError, link_guest, make_module};
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
+
+/// How files of kernels begin: MZ, for firmware, and ELF.
+const VMLINUZ: &[u8] = b"MZ";
+const VMLINUX: &[u8] = b"\x7fELF";
 
 /// What is wrong with a kernel.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +35,7 @@ pub enum KernelError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: ImageError,
+        source: kbind_resolve::ImageError,
     },
     /// It cannot be used for what was wanted.
     #[error("{}: {source}", path.display())]
@@ -54,24 +64,112 @@ pub enum KernelError {
     },
 }
 
-/// Reads a kernel.
-pub fn read(path: &Path) -> Result<KernelImage, KernelError> {
-    let bytes = fs::read(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
-    KernelImage::parse(bytes).map_err(|source| KernelError::Image { path: path.to_owned(), source })
+/// What can be done with kernels.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Check whether a kernel can be a guest, and whether it can be a host
+    Check {
+        /// A vmlinuz or vmlinux file, or a disk image of any kind
+        file: PathBuf,
+    },
+    /// Show the kernels in an image; `*` is before the one that boots
+    List {
+        /// The image
+        image: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a kernel into a raw or qcow2 image that is not in use, and boot it from then on; the system gets an initrd of ours for it
+    #[command(after_help = "\
+  colinux kernel add disk.img linux-image-6.12.deb                a package file; two for Ubuntu (linux-image, linux-modules)
+  colinux kernel add disk.img linux-image-cloud-amd64             a package of Debian")]
+    Add {
+        /// The image
+        image: PathBuf,
+        /// A kernel's package: .deb files, or its name in Debian
+        #[arg(required = true)]
+        package: Vec<String>,
+        /// The release of Debian that a kernel comes from by its name
+        #[arg(long, default_value = "bookworm")]
+        suite: String,
+    },
 }
 
-/// Checks a kernel for both parts.
-pub fn check(path: &Path) -> Result<Status, Failure> {
-    let image = read(path)?;
-    println!("{}: Linux {}", path.display(), image.release());
-    let guest = link_guest(&image, GUEST_OBJECT);
+/// Does it.
+pub fn run(command: Command) -> Result<Status, Failure> {
+    match command {
+        Command::Check { file } => check(&find_image(&file)),
+        Command::List { image, json } => list(&find_image(&image), json),
+        Command::Add { image, package, suite } => {
+            let by_name = |name: &str| KernelSource::Package { name: name.to_owned(), suite: suite.clone() };
+            kernel_source(&package, by_name)?
+                .map_or(Ok(Status::Usage), |kernel| add_kernel(&find_image(&image), &kernel))
+        }
+    }
+}
+
+/// Writes a kernel into an image.
+pub fn add_kernel(image: &Path, kernel: &KernelSource) -> Result<Status, Failure> {
+    let release = Source::open(image)?.add_kernel(kernel, AGENT)?;
+    println!("{}: boots the kernel {release} now", image.display());
+    Ok(Status::Ok)
+}
+
+fn list(image: &Path, json: bool) -> Result<Status, Failure> {
+    let (names, boots) = Source::open(image)?.disk()?.kernels();
+    if json {
+        println!("{}", serde_json::json!({ "kernels": names, "boots": boots }));
+        return Ok(Status::Ok);
+    }
+    for name in &names {
+        println!("{} {name}", if boots.as_ref() == Some(name) { '*' } else { ' ' });
+    }
+    match boots {
+        Some(_) => Ok(Status::Ok),
+        None => Err(ImageError::NoKernel(image.to_owned()).into()),
+    }
+}
+
+/// Reads a kernel, which may be among those that are `kept`.
+pub fn read(path: &Path, kept: &KeptKernels) -> Result<KernelImage, KernelError> {
+    let bytes = fs::read(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+    kept.parse(bytes).map_err(|source| KernelError::Image { path: path.to_owned(), source })
+}
+
+/// Checks a kernel for both parts: a file, or that of an image.
+fn check(path: &Path) -> Result<Status, Failure> {
+    let read = |source| KernelError::Read { path: path.to_owned(), source };
+    let mut start = Vec::new();
+    fs::File::open(path).map_err(read)?.take(4).read_to_end(&mut start).map_err(read)?;
+    if !start.starts_with(VMLINUZ) && !start.starts_with(VMLINUX) {
+        // What is no image either is missed as a kernel.
+        if let Ok(disk) = Source::open(path).and_then(|source| source.disk()) {
+            return of_disk(path, &disk);
+        }
+    }
+    Ok(report(&path.display().to_string(), &self::read(path, &KeptKernels::default())?))
+}
+
+/// Checks the kernel that boots from a disk.
+pub fn of_disk(path: &Path, disk: &Disk) -> Result<Status, Failure> {
+    let files = disk.kernel()?;
+    let error = |source| KernelError::Image { path: path.join(files.name.trim_start_matches('/')), source };
+    let image = KernelImage::parse(files.kernel).map_err(error)?;
+    Ok(report(&files.name, &image))
+}
+
+/// Says what the kernel `name` can be; the status is that of a guest.
+pub fn report(name: &str, image: &KernelImage) -> Status {
+    println!("{name}: Linux {}", image.release());
+    let guest = link_guest(image, GUEST_OBJECT);
     match &guest {
-        Ok(link) => println!("  guest: fits, {} hooks", link.pokes.len()),
+        Ok(link) => println!("  guest: fits, {} hooks, {} waits", link.pokes.len(), link.waits.len()),
         Err(error) => println!("  guest: does not fit: {error}"),
     }
-    match make_module(&image, HOST_OBJECT) {
+    match make_module(image, HOST_OBJECT) {
         Ok(module) => println!("  host:  fits, module of {} KiB", module.len() / 1024),
         Err(error) => println!("  host:  does not fit: {error}"),
     }
-    Ok(if guest.is_ok() { Status::Ok } else { Status::Kernel })
+    if guest.is_ok() { Status::Ok } else { Status::Kernel }
 }

@@ -1,0 +1,93 @@
+//! `cofsN=DIR[,ro][,tag=WORD][,mount[=PATH]]`.
+
+use std::path::{Path, PathBuf};
+
+/// Where `mount` mounts.
+const MOUNT_POINT: &str = "/mnt/host";
+/// Longest tag (virtio 1.2, section 5.11.4).
+const MAX_TAG: usize = 36;
+
+/// A folder of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// The folder.
+    pub path: PathBuf,
+    /// The guest may not write.
+    pub read_only: bool,
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// Where the guest mounts it by itself.
+    pub mount: Option<String>,
+}
+
+impl Folder {
+    /// Reads the value of `cofs`*number*`=`; a path in it is relative to `base`.
+    pub(crate) fn parse(number: u32, value: &str, base: &Path) -> Result<Self, &'static str> {
+        let mut words = value.split(',');
+        let path = base.join(words.next().unwrap_or_default());
+        let mut folder = Self { path, read_only: false, tag: format!("cofs{number}"), mount: None };
+        for word in words {
+            match word.split_once('=') {
+                None if word == "ro" => folder.read_only = true,
+                None if word == "mount" => folder.mount = Some(MOUNT_POINT.to_owned()),
+                Some(("mount", path)) if is_mount_point(path) => folder.mount = Some(path.to_owned()),
+                Some(("mount", _)) => {
+                    return Err("a mount point is an absolute path of letters, digits, `.`, `_` and `-`");
+                }
+                Some(("tag", tag)) if is_tag(tag) => tag.clone_into(&mut folder.tag),
+                Some(("tag", _)) => return Err("a tag has 1 to 36 letters, digits, `.`, `_` and `-`"),
+                _ => {
+                    return Err(
+                        "behind the folder come `ro`, `tag=WORD`, `mount` and `mount=PATH`, no more; a folder whose name has a comma needs a symbolic link",
+                    );
+                }
+            }
+        }
+        Ok(folder)
+    }
+}
+
+fn is_good(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-".contains(c)
+}
+
+fn is_tag(tag: &str) -> bool {
+    (1..=MAX_TAG).contains(&tag.len()) && tag.chars().all(is_good)
+}
+
+/// The path becomes part of a unit and its name.
+fn is_mount_point(path: &str) -> bool {
+    let mut words = path.split('/').skip(1);
+    path.starts_with('/') && path.len() > 1 && words.all(|word| word != ".." && word.chars().all(is_good))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_understood() {
+        let parse = |value| Folder::parse(2, value, Path::new("/base"));
+        let folder = |path: &str, read_only, tag: &str| Folder {
+            path: path.into(),
+            read_only,
+            tag: tag.into(),
+            mount: None,
+        };
+        let mounted = |value| parse(value).unwrap().mount;
+        assert_eq!(mounted("/a,mount,ro").as_deref(), Some("/mnt/host"));
+        assert_eq!(mounted("/a,mount=/opt/a-b").as_deref(), Some("/opt/a-b"));
+        for bad in
+            ["/a,mount=", "/a,mount=/", "/a,mount=a", "/a,mount=/a/../b", "/a,mount=/a'b", "/a,mount=/a b"]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse("/a b"), Ok(folder("/a b", false, "cofs2")));
+        assert_eq!(parse("a,ro"), Ok(folder("/base/a", true, "cofs2")));
+        assert_eq!(parse("/a,tag=work,ro"), Ok(folder("/a", true, "work")));
+        for bad in ["/a,rw", "/a,", "/a,b/c", "/a,tag=", "/a,tag=a b", &format!("/a,tag={}", "x".repeat(37))]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

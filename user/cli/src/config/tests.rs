@@ -1,0 +1,199 @@
+use super::*;
+use colinux_vmm::{Format, Overlay};
+
+fn words(words: &[&str]) -> Result<Config, ConfigError> {
+    Config::from_words(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+}
+
+#[test]
+fn words_are_understood() {
+    let config =
+        words(&["cobd0=/a.img", "cobd3=/b=c.img,ro", "mem=2g", "cpus=4", "root=/dev/vdb", "append=a b=c"]);
+    let config = config.unwrap();
+    assert_eq!((config.memory, config.cpus), (2 << 30, 4));
+    assert_eq!(config.disks[&0], ImageOptions::new("/a.img".into()));
+    assert_eq!(config.disks[&3], ImageOptions { read_only: true, ..ImageOptions::new("/b=c.img".into()) });
+    assert_eq!(config.append, ["root=/dev/vdb", "a", "b=c"]);
+    assert_eq!(words(&["kernel=/k", "mem=64"]).unwrap().memory, 64 << 20);
+    assert_eq!(words(&["kernel=/k", "vsock=3"]).unwrap().vsock, Sockets::Address(3));
+    assert_eq!(words(&["kernel=/k", "vsock=off"]).unwrap().vsock, Sockets::Off);
+    for (word, halt_poll) in [("auto", None), ("off", Some(0)), ("50", Some(50))] {
+        assert_eq!(words(&["kernel=/k", &format!("halt-poll={word}")]).unwrap().halt_poll, halt_poll);
+    }
+}
+
+#[test]
+fn disks_have_formats_and_overlays() {
+    let disk = |value: &str| words(&[&format!("cobd0={value}")]).map(|config| config.disks[&0].clone());
+    assert_eq!(disk("/a.qcow2").unwrap().format, Format::Qcow2);
+    assert_eq!(disk("/a.qcow2,format=raw").unwrap().format, Format::Raw);
+    assert_eq!(disk("/a.qcow2.img").unwrap().format, Format::Raw);
+    assert_eq!(disk("/a,ro,b").unwrap().path, Path::new("/a,ro,b"));
+    let both = disk("/a,b.img,format=qcow2,overlay=c.qcow2").unwrap();
+    let (format, overlay) = (Format::Qcow2, Overlay::File("c.qcow2".into()));
+    assert_eq!(both, ImageOptions { format, overlay, ..ImageOptions::new("/a,b.img".into()) });
+    assert_eq!(disk("/a.img,snapshot").unwrap().overlay, Overlay::ThrowAway);
+    for bad in
+        ["/a,format=iso", "/a,overlay=", "/a,ro,snapshot", "/a,snapshot,overlay=b", "/a,overlay=b,overlay=c"]
+    {
+        assert!(matches!(disk(bad), Err(ConfigError::BadValue { .. })), "{bad}");
+    }
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest() {
+    for (word, nearest) in [
+        ("men=1", "mem"),
+        ("cpu=1", "cpus"),
+        ("cobd=x", "cobd0"),
+        ("eth=slirp", "eth0"),
+        ("kernal=x", "kernel"),
+    ] {
+        let error = words(&[word]).unwrap_err();
+        assert!(error.to_string().contains(&format!("did you mean `{nearest}=`")), "{error}");
+    }
+}
+
+#[test]
+fn bad_values_are_refused() {
+    for word in [
+        "mem=",
+        "mem=0",
+        "mem=-1",
+        "mem=1T",
+        "mem=99999999G",
+        "cpus=0",
+        "cpus=65",
+        "cpus=x",
+        "cobd24=x",
+        "eth4=slirp",
+        "eth0=slip",
+        "kernel=",
+        "vsock=2",
+        "vsock=4294967295",
+        "vsock=x",
+        "vsock=on",
+        "halt-poll=1001",
+        "halt-poll=on",
+    ] {
+        assert!(matches!(words(&[word]), Err(ConfigError::BadValue { .. })), "{word}");
+    }
+    assert!(matches!(words(&["mem=64M"]), Err(ConfigError::NoDisk)));
+    assert!(matches!(words(&["/does/not/exist"]), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn files_and_images_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("disk.img"), vec![0; 4096]).unwrap();
+    fs::write(path("vm.conf"), "# my VM\nmem=1G\n\ncobd0=disk.img\ncobd1=/other.img,ro\n").unwrap();
+    let config = words(&[path("vm.conf").to_str().unwrap(), "mem=2G"]).unwrap();
+    assert_eq!(config.memory, 2 << 30);
+    assert_eq!(config.disks[&0].path, path("disk.img"));
+    assert_eq!(config.disks[&1], ImageOptions { read_only: true, ..ImageOptions::new("/other.img".into()) });
+    let at = format!("@{}", path("vm.conf").display());
+    assert_eq!(words(&["mem=2G", &at]).unwrap().memory, 1 << 30);
+    let image = path("disk.img");
+    assert_eq!(words(&[image.to_str().unwrap()]).unwrap().disks[&0].path, image);
+}
+
+#[test]
+fn a_name_comes_from_the_file() {
+    for (path, name) in [
+        ("/a/debian.img", "debian"),
+        ("my disk.raw", "my-disk"),
+        (".hidden", "hidden"),
+        (" -x", "x"),
+        ("/", "guest"),
+    ] {
+        assert_eq!(name_of(Path::new(path)), name);
+    }
+    let config = words(&["kernel=/k", "name=web", "log=out.txt"]).unwrap();
+    assert_eq!((config.name.as_deref(), config.log.as_deref()), (Some("web"), Some(Path::new("out.txt"))));
+}
+
+/// Files as the documentation of the original has them, and what each says with names.
+const CORPUS: [(&str, usize); 5] =
+    [("example", 1), ("aliases", 6), ("scsi", 6), ("bridges", 5), ("today", 0)];
+
+fn corpus(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/corpus").join(name)
+}
+
+/// Without what depends on the way in which it was said.
+fn meaning(config: Config) -> Config {
+    Config { notes: Vec::new(), aliases: Vec::new(), fallback_name: String::new(), ..config }
+}
+
+#[test]
+fn files_of_the_original_mean_what_they_meant() {
+    for (name, notes) in CORPUS {
+        // `today` names a disk file that tells it from a kernel's word.
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(corpus("")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        fs::write(folder.path().join("debian.img"), [0; 512]).unwrap();
+        let file = |name: &str| format!("@{}", folder.path().join(name).display());
+        let config = words(&[&file(&format!("{name}.conf"))]).unwrap();
+        assert_eq!(config.notes.len(), notes, "{name}: {:#?}", config.notes);
+        for (ending, text) in config.texts() {
+            let prefix = format!("{}/", folder.path().display());
+            if ending == "toml" {
+                assert_eq!(
+                    text.replace(&prefix, ""),
+                    fs::read_to_string(corpus(&format!("{name}.toml"))).unwrap()
+                );
+            }
+            let again = format!("again.{ending}");
+            fs::write(folder.path().join(&again), &text).unwrap();
+            assert_eq!(meaning(words(&[&file(&again)]).unwrap()), meaning(config.clone()), "{text}");
+        }
+        let named = words(&[&file(&format!("{name}.toml"))]).unwrap();
+        assert_eq!(meaning(named), meaning(config), "{name}");
+    }
+}
+
+#[test]
+fn what_the_original_knew_and_this_host_cannot_have_names_the_cure() {
+    for (word, cure) in [
+        (r"cobd0=\Device\Harddisk0\Partition1", "/dev/sdb1"),
+        (r"cobd0=C:\coLinux\root_fs", "/dev/sdb1"),
+        (r"hda1=\DosDevices\c:\root_fs", "/dev/sdb1"),
+        (r"scsi0=disk,\\.\PhysicalDrive1", "/dev/sdb1"),
+        (r"cofs0=C:\", "/dev/sdb1"),
+        ("scsi0=tape,x", "cdrom"),
+        ("hda1=:eth0", "cobd0"),
+        ("ttys0=COM1,\"BAUD=9600\"", "/dev/ttyS0"),
+        ("eth0=pcap-bridge,Local Area Connection", "eth0=bridge,br0"),
+    ] {
+        let error = words(&[word]).unwrap_err().to_string();
+        assert!(error.contains(cure), "{error}");
+    }
+}
+
+#[test]
+fn files_that_name_one_another_in_a_ring_and_wrong_toml_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, text: &str, part: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let error = words(&[&format!("@{}", path.display())]).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused("ring.conf", "@ring.conf\n", "is it a ring?");
+    refused("open.conf", "cobd0=\"a b\n", "a quote has no end");
+    refused("a.toml", "memory = 64\nmemery = 1\n", "unknown field `memery`");
+    refused("a.toml", "[disk.one]\nfile = \"x\"\n", "`one` is no number");
+    refused("a.toml", "[disk.0]\nfile = \"x\"\nread-only = true\nsnapshot = true\n", "leave `ro` away");
+    refused("a.toml", "[network.0]\nkind = \"slip\"\n", "unknown variant `slip`");
+}
+
+#[test]
+fn words_for_the_kernel_may_stand_among_settings() {
+    let config = words(&["kernel=/k", "ro", "selinux=1", "init=/bin/sh", "root=/dev/sda1"]).unwrap();
+    assert_eq!(config.append, ["ro", "selinux=1", "init=/bin/sh", "root=/dev/sda1"]);
+    assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+}

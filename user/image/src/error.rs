@@ -1,0 +1,138 @@
+//! What can be in the way of an image.
+
+use std::{io, path::PathBuf, process::ExitStatus};
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A word that would break the recipe.
+    #[error("`{word}` cannot be the {what}: {wanted}")]
+    Word {
+        /// The word.
+        word: String,
+        /// What it should be.
+        what: &'static str,
+        /// What is allowed.
+        wanted: &'static str,
+    },
+    /// There is a file already.
+    #[error("{} exists already; remove it first, or choose another name", .0.display())]
+    Exists(PathBuf),
+    /// A program is not installed.
+    #[error("{program} cannot be started: {source}; install it by `apt-get install {package}`")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The program could not do it.
+    #[error("{program} failed ({status}); its last words:\n{words}")]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it wrote.
+        words: String,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}: {source}; check the folder and the room in it", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An archive cannot be read.
+    #[error("the archive cannot be read: {0}; is the download complete?")]
+    Archive(io::Error),
+    /// A source cannot be opened.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The image of a container cannot be used.
+    #[error("the image of a container cannot be used: {0}")]
+    Container(String),
+    /// What is imported is no system.
+    #[error("{} has no Linux system in it ({reason}); a tar of a root file system, what `docker save` writes, an OCI layout or a disk image is needed", path.display())]
+    NoSystem {
+        /// The source.
+        path: PathBuf,
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// The files do not fit.
+    #[error("the files take {need} MiB, which do not fit into {size} MiB; say more with --size")]
+    NoRoom {
+        /// What they need, in MiB.
+        need: u64,
+        /// What there is, in MiB.
+        size: u64,
+    },
+    /// A name that the tools of ext4 do not take.
+    #[error(
+        "the name {0:?} has a line break or is no UTF-8, which debugfs cannot write; leave that file out of the archive"
+    )]
+    Name(PathBuf),
+    /// A kernel's package cannot be used.
+    #[error("{} cannot be used as a kernel's package: {reason}", path.display())]
+    Package {
+        /// The package.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A disk image cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] colinux_devices::StorageError),
+    /// There is no system on a disk image.
+    #[error(transparent)]
+    Disk(#[from] colinux_loader::ImageError),
+    /// A partition that is not there.
+    #[error("{} has no partition {number}; it has: {has}", path.display())]
+    NoPartition {
+        /// The image.
+        path: PathBuf,
+        /// The number.
+        number: u32,
+        /// The partitions that it has.
+        has: String,
+    },
+    /// The tools of ext4 write to raw images only.
+    #[error("{} is not raw, and only raw images can be changed; `colinux image convert` makes a raw one of it", .0.display())]
+    NotRaw(PathBuf),
+    /// The file system has faults.
+    #[error("the file system in {} is not clean, so nothing is written to it; boot and power it off, or use e2fsck:\n{words}", path.display())]
+    NotClean {
+        /// The image.
+        path: PathBuf,
+        /// What e2fsck says.
+        words: String,
+    },
+    /// The kernel is there already.
+    #[error("{} has the kernel {release} already", path.display())]
+    HasKernel {
+        /// The image.
+        path: PathBuf,
+        /// Its release.
+        release: String,
+    },
+    /// A disk only grows.
+    #[error("{} has {has} MiB already, and a disk only grows; make a smaller one, and copy the files (`colinux image export`, `import`)", path.display())]
+    Shrink {
+        /// The image.
+        path: PathBuf,
+        /// What it has, in MiB.
+        has: u64,
+    },
+    /// Only a file can be replaced.
+    #[error("{} is no file; `qemu-img commit` writes an overlay into a device", .0.display())]
+    NotFile(PathBuf),
+}

@@ -1,0 +1,235 @@
+//! Makes an ext4 file system of a tree, without root and without user namespaces.
+//!
+//! The files are laid out as the user's own and mke2fs copies them; then debugfs writes what the user could not: owners, devices, special bits and protected attributes.
+
+use crate::{
+    ImageError,
+    tools::{DEBUGFS, MKE2FS},
+    tree::{Kind, Node, Tree},
+};
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat},
+    process::{getgid, getuid},
+};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs::{self, File, Permissions},
+    io::{self, Write as _},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
+    path::{Path, PathBuf},
+};
+
+/// Nothing is left to be done when the guest mounts it, and the root is root's.
+const OPTIONS: &str = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0";
+/// What ext4 itself needs: journal, tables.
+const OVERHEAD_MIB: u64 = 48;
+/// Space that a file takes at least.
+const BLOCK: u64 = 4096;
+
+/// By what a file system is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) label: Option<String>,
+    pub(crate) uuid: Option<String>,
+}
+
+/// Fills the file `image` with an ext4 file system of `tree`, whose files are used up.
+pub(crate) fn make(tree: &Tree, folder: &Path, image: &Path, identity: &Identity) -> Result<(), ImageError> {
+    let write = |source| ImageError::Write { path: folder.to_owned(), source };
+    check_room(tree, image)?;
+    let place = tempfile::Builder::new().prefix(".colinux-tree-").tempdir_in(folder).map_err(write)?;
+    let mut script = Script::default();
+    lay_out(tree, place.path(), &mut script).map_err(write)??;
+    let mut mke2fs = MKE2FS.command()?;
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-E", OPTIONS]);
+    for (option, value) in [("-L", &identity.label), ("-U", &identity.uuid)] {
+        mke2fs.args(value.iter().flat_map(|value| [option, value]));
+    }
+    mke2fs.arg("-d").arg(place.path()).arg(image);
+    MKE2FS.run(mke2fs)?;
+    script.run(image)
+}
+
+/// mke2fs would say so only after minutes.
+fn check_room(tree: &Tree, image: &Path) -> Result<(), ImageError> {
+    let error = |source| ImageError::Write { path: image.to_owned(), source };
+    let size = fs::metadata(image).map_err(error)?.len() >> 20;
+    let mut bytes = 0;
+    for node in tree.nodes.values() {
+        if let Kind::File(number) = node.kind {
+            bytes += fs::metadata(tree.contents(number)).map_err(error)?.len().next_multiple_of(BLOCK);
+        }
+    }
+    let need = (bytes >> 20) + OVERHEAD_MIB;
+    if need > size { Err(ImageError::NoRoom { need, size }) } else { Ok(()) }
+}
+
+/// Makes the files below `root`, and says in `script` what is left for debugfs.
+fn lay_out(tree: &Tree, root: &Path, script: &mut Script) -> io::Result<Result<(), ImageError>> {
+    let mut first: BTreeMap<u64, PathBuf> = BTreeMap::new();
+    for (path, node) in &tree.nodes {
+        let place = root.join(path);
+        match &node.kind {
+            Kind::Folder if path.as_os_str().is_empty() => {}
+            Kind::Folder => fs::create_dir(&place)?,
+            Kind::Link(target) => symlink(target, &place)?,
+            Kind::Fifo => mknodat(CWD, &place, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,
+            Kind::Device { .. } => {}
+            Kind::File(number) => match first.get(number) {
+                Some(other) => {
+                    fs::hard_link(root.join(other), &place)?;
+                    continue;
+                }
+                None => {
+                    fs::rename(tree.contents(*number), &place)
+                        .or_else(|_| fs::copy(tree.contents(*number), &place).map(drop))?;
+                    first.insert(*number, path.clone());
+                }
+            },
+        }
+        if let Err(error) = script.add(path, node) {
+            return Ok(Err(error));
+        }
+    }
+    // Folders last, because what is made in them changes their times.
+    for (path, node) in tree.nodes.iter().rev() {
+        finish(&root.join(path), node)?;
+    }
+    Ok(Ok(()))
+}
+
+/// Permissions and time, as far as the user can set them.
+fn finish(place: &Path, node: &Node) -> io::Result<()> {
+    match node.kind {
+        Kind::Device { .. } => return Ok(()),
+        Kind::Link(_) => {}
+        _ => fs::set_permissions(place, Permissions::from_mode(staged_mode(node)))?,
+    }
+    let time = Timespec { tv_sec: i64::try_from(node.mtime).unwrap_or(i64::MAX), tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, place, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// The mode that the laid out file has: mke2fs must be able to read it, and special bits are not everybody's.
+fn staged_mode(node: &Node) -> u32 {
+    let readable = if node.kind == Kind::Folder { 0o700 } else { 0o600 };
+    node.mode & 0o777 | readable
+}
+
+/// What debugfs is to do.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) text: String,
+    values: Vec<tempfile::NamedTempFile>,
+}
+
+impl Script {
+    /// What mke2fs could not copy of `node`.
+    fn add(&mut self, path: &Path, node: &Node) -> Result<(), ImageError> {
+        let name = quoted(path)?;
+        let mut kept = (getuid().as_raw(), getgid().as_raw(), staged_mode(node));
+        if path.as_os_str().is_empty() {
+            // As OPTIONS says.
+            kept = (0, 0, kept.2);
+        }
+        match node.kind {
+            Kind::Device { is_block, major, minor } => {
+                self.device(path, is_block, major, minor)?;
+                // debugfs makes it so.
+                kept = (0, 0, u32::MAX);
+            }
+            Kind::Link(_) => kept.2 = node.mode,
+            _ => {}
+        }
+        self.set(&name, "uid", node.uid, kept.0);
+        self.set(&name, "gid", node.gid, kept.1);
+        if node.mode != kept.2 {
+            let _ = writeln!(self.text, "sif {name} mode 0{:o}", kind_bits(&node.kind) | node.mode);
+        }
+        for (attribute, value) in &node.attributes {
+            self.attribute(&name, attribute, value)?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, field: &str, value: u32, kept: u32) {
+        if value != kept {
+            let _ = writeln!(self.text, "sif {name} {field} {value}");
+        }
+    }
+
+    fn device(&mut self, path: &Path, is_block: bool, major: u32, minor: u32) -> Result<(), ImageError> {
+        let folder = quoted(path.parent().unwrap_or(Path::new("")))?;
+        let file = quoted_text(path.file_name().map(Path::new).unwrap_or(path))?;
+        let kind = if is_block { 'b' } else { 'c' };
+        let _ = writeln!(self.text, "cd {folder}\nmknod {file} {kind} {major} {minor}\ncd /");
+        Ok(())
+    }
+
+    fn attribute(&mut self, name: &str, attribute: &str, value: &[u8]) -> Result<(), ImageError> {
+        if !attribute.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            return Ok(());
+        }
+        let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
+        let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+        file.write_all(value).map_err(write)?;
+        let place = quoted_text(file.path())?;
+        let _ = writeln!(self.text, "ea_set -f {place} {name} {attribute}");
+        self.values.push(file);
+        Ok(())
+    }
+
+    /// Has debugfs do it all on `image`, which may end with `?offset=BYTES`.
+    pub(crate) fn run(&self, image: &Path) -> Result<(), ImageError> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
+        let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+        file.write_all(self.text.as_bytes()).map_err(write)?;
+        let mut command = DEBUGFS.command()?;
+        command
+            .arg("-w")
+            .arg("-f")
+            .arg(file.path())
+            .arg(image)
+            .stdout(File::create("/dev/null").map_err(write)?);
+        let output = DEBUGFS.output(command)?;
+        // Its status tells nothing; what went wrong is on stderr, behind the version.
+        let words = String::from_utf8_lossy(&output.stderr);
+        let mut wrong = words.lines().filter(|line| !line.starts_with("debugfs ") && !line.trim().is_empty());
+        if wrong.next().is_some() || !output.status.success() { Err(DEBUGFS.failed(&output)) } else { Ok(()) }
+    }
+}
+
+/// `S_IFMT` of inode(7).
+fn kind_bits(kind: &Kind) -> u32 {
+    match kind {
+        Kind::Folder => 0o040_000,
+        Kind::File(_) => 0o100_000,
+        Kind::Link(_) => 0o120_000,
+        Kind::Device { is_block: true, .. } => 0o060_000,
+        Kind::Device { is_block: false, .. } => 0o020_000,
+        Kind::Fifo => 0o010_000,
+    }
+}
+
+/// A path of the image for debugfs.
+pub(crate) fn quoted(path: &Path) -> Result<String, ImageError> {
+    quoted_text(&Path::new("/").join(path))
+}
+
+/// A word for debugfs (e2fsprogs, lib/ss/parse.c: quotes, doubled inside).
+fn quoted_text(path: &Path) -> Result<String, ImageError> {
+    let refused = || ImageError::Name(path.to_owned());
+    let text = std::str::from_utf8(path.as_os_str().as_bytes()).map_err(|_| refused())?;
+    if text.contains(['\n', '\r', '\0']) {
+        Err(refused())
+    } else {
+        Ok(format!("\"{}\"", text.replace('"', "\"\"")))
+    }
+}

@@ -1,0 +1,147 @@
+//! Adds a kernel to an image that exists.
+
+use crate::{
+    ImageError, KernelSource, Source,
+    disk::PIECE,
+    ext4::{Script, quoted},
+};
+use colinux_devices::{Format, ImageOptions, Slices, Storage};
+use colinux_loader::Part;
+use ext4_view::Ext4;
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs, io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+impl Source {
+    /// Writes a kernel into the root file system, with an initrd of ours, and makes it the one that boots. `agent` is the program that starts the system (user/agent).
+    /// Returns the kernel's release.
+    ///
+    /// # Errors
+    /// The image is in use, of a format that is only read, or not clean, has this kernel already, or the kernel lacks something.
+    pub fn add_kernel(self, kernel: &KernelSource, agent: &[u8]) -> Result<String, ImageError> {
+        let (is_good, words) = self.check()?;
+        if !is_good {
+            return Err(ImageError::NotClean { path: self.path().to_owned(), words });
+        }
+        let folder =
+            tempfile::tempdir().map_err(|source| ImageError::Write { path: std::env::temp_dir(), source })?;
+        let kernel = kernel.prepare(folder.path(), agent)?;
+        let image = format!("/boot/vmlinuz-{}", kernel.release);
+        let disk = self.disk()?;
+        if disk.kernels().0.contains(&image) {
+            return Err(ImageError::HasKernel { path: self.path().to_owned(), release: kernel.release });
+        }
+        let Some(script) = disk.root_fs().map(|(_, fs)| script(fs, kernel.folder(), &kernel.release)) else {
+            return Err(ImageError::NotRaw(self.path().to_owned()));
+        };
+        let script = script?;
+        let path = self.path().to_owned();
+        if self.format() == Format::Raw {
+            let place = self.root_for_tools()?;
+            drop((disk, self));
+            // Nobody else may have it open meanwhile.
+            let _locked = colinux_devices::RawImage::open(&path, false)?;
+            script.run(&place)?;
+        } else {
+            drop((disk, self));
+            change_copy(&path, &script)?;
+        }
+        Ok(kernel.release)
+    }
+}
+
+/// Has debugfs change a raw copy of the root file system of an image, and writes what is different into the image.
+fn change_copy(path: &Path, script: &Script) -> Result<(), ImageError> {
+    let storage = ImageOptions::new(path.to_owned()).open()?;
+    let source = Source::with(path, &storage);
+    let disk = source.disk()?;
+    let Some((part, _)) = disk.root_fs() else { return Err(ImageError::NotRaw(path.to_owned())) };
+    let copy = source.plain(part)?;
+    script.run(&copy)?;
+    let error = |source| ImageError::Write { path: path.to_owned(), source };
+    write_back(&copy, &*storage, part).map_err(error)
+}
+
+/// Writes the pieces of `part` in which `copy` is different.
+fn write_back(copy: &Path, storage: &dyn Storage, part: &Part) -> io::Result<()> {
+    let copy = fs::File::open(copy)?;
+    let (mut new, mut old) = (vec![0; PIECE], vec![0; PIECE]);
+    let mut at = 0;
+    while at < part.len {
+        let len = (part.len - at).min(PIECE as u64) as usize;
+        copy.read_exact_at(&mut new[..len], at)?;
+        storage.read_exact_at(&mut old[..len], part.start + at)?;
+        if new[..len] != old[..len] {
+            storage.write(Slices::from(&mut new[..len]), part.start + at)?;
+        }
+        at += len as u64;
+    }
+    storage.sync()
+}
+
+/// What debugfs has to write of what is in `folder`, into the file system `fs`.
+fn script(fs: &Ext4, folder: &Path, release: &str) -> Result<Script, ImageError> {
+    let read = |source| ImageError::Read { path: folder.to_owned(), source };
+    let files = files(folder).map_err(read)?;
+    let mut script = Script::default();
+    let folders: BTreeSet<_> = files.iter().flat_map(|file| file.ancestors().skip(1)).collect();
+    for folder in folders.into_iter().filter(|folder| !has(fs, folder)) {
+        let parent = folder.parent().unwrap_or(Path::new(""));
+        let _ = writeln!(script.text, "cd {}\nmkdir {}", quoted(parent)?, name(folder)?);
+        script.own(&name(folder)?, "040755");
+    }
+    for path in &files {
+        let parent = quoted(path.parent().unwrap_or(Path::new("")))?;
+        let from = quoted(&folder.join(path))?;
+        let _ = writeln!(script.text, "cd {parent}\nwrite {from} {}", name(path)?);
+        script.own(&name(path)?, "0100644");
+    }
+    // The loader's first choice, and Debian's.
+    for link in ["vmlinuz", "initrd.img"] {
+        let place = format!("/{link}");
+        if ext4_view::PathBuf::try_from(place.as_str()).is_ok_and(|place| fs.symlink_metadata(&place).is_ok())
+        {
+            // It takes a name in the folder where it is.
+            let _ = writeln!(script.text, "cd /\nrm {link}");
+        }
+        let _ = writeln!(script.text, "cd /\nsymlink {link} boot/{link}-{release}");
+        script.own(&place, "0120777");
+    }
+    Ok(script)
+}
+
+impl Script {
+    /// Makes a file root's.
+    fn own(&mut self, name: &str, mode: &str) {
+        for (field, value) in [("uid", "0"), ("gid", "0"), ("mode", mode)] {
+            let _ = writeln!(self.text, "sif {name} {field} {value}");
+        }
+    }
+}
+
+fn has(fs: &Ext4, path: &Path) -> bool {
+    path.as_os_str().is_empty()
+        || path.to_str().is_some_and(|path| fs.exists(&*format!("/{path}")).unwrap_or(false))
+}
+
+fn name(path: &Path) -> Result<String, ImageError> {
+    let name = quoted(Path::new(path.file_name().unwrap_or_default()))?;
+    Ok(name.replacen("\"/", "\"", 1))
+}
+
+fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut folders, mut files) = (vec![PathBuf::new()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root.join(&folder))? {
+            let entry = entry?;
+            let path = folder.join(entry.file_name());
+            if entry.file_type()?.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    Ok(files)
+}

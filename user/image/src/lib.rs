@@ -1,0 +1,36 @@
+//! Makes disk images with a distribution in them.
+//!
+//! A [`Recipe`] says what is in an image, the [`System`] that follows from it how it is made: by mmdebstrap and mke2fs. An image is one ext4 file system that fills the disk.
+//! An [`Import`] makes such an image of a system that exists as an archive or as the image of a container.
+#![forbid(unsafe_code)]
+
+mod commit;
+mod container;
+mod disk;
+mod error;
+mod export;
+mod ext4;
+mod file;
+mod import;
+mod initrd;
+mod kernels;
+mod package;
+mod recipe;
+mod references;
+mod resize;
+mod system;
+mod tools;
+mod tree;
+mod unpack;
+
+pub use commit::commit;
+pub use disk::Source;
+pub use error::ImageError;
+pub use import::{Import, Imported, is_archive};
+#[cfg(feature = "fuzz")]
+pub use import::{fuzz_archive, fuzz_archives};
+pub use package::KernelSource;
+pub use recipe::{FileIn, Recipe};
+pub use references::References;
+pub use resize::Grown;
+pub use system::System;

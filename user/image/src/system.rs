@@ -1,0 +1,90 @@
+//! Has mmdebstrap and mke2fs make an image.
+
+use crate::{
+    ImageError,
+    file::NewFile,
+    tools::{LAST_WORDS, MKE2FS},
+};
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    os::fd::AsRawFd,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// What mmdebstrap and mke2fs have to do. Equal ones make equal images of equal packages.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct System {
+    /// The release of Debian.
+    pub suite: String,
+    /// Packages beside the smallest system, with commas between.
+    pub packages: String,
+    /// What a shell does in the end; `$1` is the system's root.
+    pub scripts: Vec<String>,
+    /// Options of mke2fs.
+    pub file_system: Vec<String>,
+    /// Bytes of the disk.
+    pub size: u64,
+}
+
+impl System {
+    /// Makes the image `path`, a sparse file. `progress` gets each line that tells what is done. Needs no root where the user may make user namespaces.
+    ///
+    /// # Errors
+    /// The file exists, a program is missing, or it failed; then no file is left.
+    pub fn create(&self, path: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), ImageError> {
+        // Said before the packages are fetched.
+        MKE2FS.find()?;
+        let file = NewFile::begin(path)?;
+        file.resize(self.size)?;
+        // Root of a user namespace is somebody else to this file.
+        file.allow(0o666)?;
+        self.build(file.file(), progress)?;
+        file.finish()
+    }
+
+    fn build(&self, image: &File, progress: &mut dyn FnMut(&str)) -> Result<(), ImageError> {
+        let program = "mmdebstrap";
+        let error = |source| ImageError::Program { program, package: program, source };
+        // The program inherits the file: its hook may run as a user who cannot reach it by name.
+        fcntl_setfd(image, FdFlags::empty()).map_err(|errno| error(errno.into()))?;
+        let mut child = Command::new(program)
+            .args(["--variant=minbase", "--format=null", "--verbose"])
+            .arg(format!("--include={}", self.packages))
+            .args(self.scripts.iter().map(|script| format!("--customize-hook=set -e\n{script}")))
+            .arg(file_hook(image.as_raw_fd(), &self.file_system.join(" ")))
+            .args([&self.suite, "/dev/null"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(error)?;
+        let mut words = Vec::new();
+        for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')) {
+            let line = String::from_utf8_lossy(&line.map_err(error)?).into_owned();
+            if let Some(step) = line.strip_prefix("I: ") {
+                progress(step);
+            }
+            words.push(line);
+        }
+        let status = child.wait().map_err(error)?;
+        if status.success() {
+            return Ok(());
+        }
+        let last = words.len().saturating_sub(LAST_WORDS);
+        Err(ImageError::Failed { program, status, words: words[last..].join("\n") })
+    }
+}
+
+/// A hook that makes an ext4 file system of the finished system in the open file `number`.
+///
+/// It runs where mmdebstrap sees the system's files with their true owners, and binds the root elsewhere so that
+/// the file systems mounted below it stay out.
+fn file_hook(number: i32, options: &str) -> String {
+    format!(
+        "--customize-hook=set -e; PATH=$PATH:/usr/sbin:/sbin; view=$(mktemp -d); mount --bind \"$1\" \"$view\"; \
+         mke2fs -q -F -t ext4 {options} -d \"$view\" /proc/self/fd/{number}; umount \"$view\"; rmdir \"$view\""
+    )
+}

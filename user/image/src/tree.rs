@@ -1,0 +1,288 @@
+//! A system's files before they are in an image: names and properties here, contents in a folder.
+//!
+//! Nothing is made by the names of an archive until all is known, so no symbolic link in it leads anywhere.
+
+use crate::ImageError;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path, PathBuf},
+};
+use tar::{Archive, Entry, EntryType};
+use tempfile::TempDir;
+
+/// Symbolic links that lie behind one name (fs/namei.c, MAXSYMLINKS).
+const MOST_LINKS: usize = 40;
+/// Marks of a layer for what is not there any more (OCI image specification, layer.md, "Whiteouts").
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Extended attributes in a PAX header.
+const ATTRIBUTE: &str = "SCHILY.xattr.";
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Folder,
+    /// A file by the number of its contents; names with the same number are one file.
+    File(u64),
+    Link(PathBuf),
+    /// A character or block device.
+    Device {
+        is_block: bool,
+        major: u32,
+        minor: u32,
+    },
+    Fifo,
+}
+
+/// A name in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    /// Permission bits, with setuid and its kin.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Seconds since 1970.
+    pub(crate) mtime: u64,
+    pub(crate) attributes: Vec<(String, Vec<u8>)>,
+}
+
+impl Node {
+    pub(crate) fn new(kind: Kind, mode: u32) -> Self {
+        Self { kind, mode, uid: 0, gid: 0, mtime: 0, attributes: Vec::new() }
+    }
+}
+
+/// The files of a system.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) nodes: BTreeMap<PathBuf, Node>,
+    contents: TempDir,
+    count: u64,
+}
+
+/// How an archive goes into a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum As {
+    /// As it is.
+    Plain,
+    /// As a layer that hides what is below it.
+    Layer,
+}
+
+impl Tree {
+    /// An empty tree whose contents will be in a new folder in `folder`.
+    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+        let contents = tempfile::Builder::new().prefix(".colinux-files-").tempdir_in(folder)?;
+        let nodes = BTreeMap::from([(PathBuf::new(), Node::new(Kind::Folder, 0o755))]);
+        Ok(Self { nodes, contents, count: 0 })
+    }
+
+    /// Where the contents of file `number` are.
+    pub(crate) fn contents(&self, number: u64) -> PathBuf {
+        self.contents.path().join(number.to_string())
+    }
+
+    /// The file at `path`, through links.
+    pub(crate) fn file(&self, path: &str) -> Option<PathBuf> {
+        let path = self.resolve(Path::new(path), true).ok()?;
+        match self.nodes.get(&path)?.kind {
+            Kind::File(number) => Some(self.contents(number)),
+            _ => None,
+        }
+    }
+
+    /// Adds the files of an archive.
+    ///
+    /// # Errors
+    /// The archive is damaged or contradicts itself.
+    pub(crate) fn add(&mut self, archive: impl Read, how: As) -> Result<(), ImageError> {
+        let mut archive = Archive::new(archive);
+        let mut new = BTreeSet::new();
+        for entry in archive.entries().map_err(ImageError::Archive)? {
+            self.add_entry(entry.map_err(ImageError::Archive)?, how, &mut new)
+                .map_err(ImageError::Archive)?;
+        }
+        Ok(())
+    }
+
+    fn add_entry(
+        &mut self,
+        mut entry: Entry<'_, impl Read>,
+        how: As,
+        new: &mut BTreeSet<PathBuf>,
+    ) -> io::Result<()> {
+        let name = inner(&entry.path()?)?;
+        if how == As::Layer && self.hide(&name, new)? {
+            return Ok(());
+        }
+        let path = self.place(&name)?;
+        let Some(node) = self.node(&mut entry)? else { return Ok(()) };
+        if node.kind != Kind::Folder {
+            self.remove(&path);
+        }
+        self.put(path.clone(), node);
+        new.insert(path);
+        Ok(())
+    }
+
+    /// Adds a name; what is below a folder stays if it is one still.
+    pub(crate) fn put(&mut self, path: PathBuf, node: Node) {
+        if path.as_os_str().is_empty() && node.kind != Kind::Folder {
+            return;
+        }
+        self.nodes.insert(path, node);
+    }
+
+    /// Adds a file that is moved here from `from`, or copied if it must.
+    pub(crate) fn adopt(&mut self, from: &Path) -> io::Result<Kind> {
+        let number = self.next();
+        fs::rename(from, self.contents(number))
+            .or_else(|_| fs::copy(from, self.contents(number)).map(drop))?;
+        Ok(Kind::File(number))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    /// The properties of an entry, and its contents; none for what is no file.
+    fn node(&mut self, entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Node>> {
+        let target = entry.link_name()?.map(|target| target.into_owned());
+        let target = || target.clone().ok_or_else(|| damaged("a link without a target"));
+        let header = entry.header();
+        let device = |is_block| {
+            let (major, minor) = (header.device_major()?, header.device_minor()?);
+            let number = |number: Option<u32>| number.ok_or_else(|| damaged("a device without a number"));
+            Ok::<_, io::Error>(Kind::Device { is_block, major: number(major)?, minor: number(minor)? })
+        };
+        let mut node = Node {
+            kind: Kind::Folder,
+            mode: header.mode()? & 0o7777,
+            uid: owner(header.uid()?)?,
+            gid: owner(header.gid()?)?,
+            mtime: header.mtime()?,
+            attributes: Vec::new(),
+        };
+        node.kind = match header.entry_type() {
+            EntryType::Directory => Kind::Folder,
+            EntryType::Symlink => Kind::Link(target()?),
+            EntryType::Link => return self.same_as(&target()?).map(Some),
+            EntryType::Char => device(false)?,
+            EntryType::Block => device(true)?,
+            EntryType::Fifo => Kind::Fifo,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let number = self.next();
+                let mut file = File::create_new(self.contents(number))?;
+                io::copy(entry, &mut file)?;
+                Kind::File(number)
+            }
+            _ => return Ok(None),
+        };
+        for extension in entry.pax_extensions()?.into_iter().flatten() {
+            let extension = extension?;
+            if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE)) {
+                node.attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// Another name of a file.
+    fn same_as(&self, target: &Path) -> io::Result<Node> {
+        let path = self.resolve(&inner(target)?, false)?;
+        self.nodes.get(&path).cloned().ok_or_else(|| damaged("a second name of a file that is not there"))
+    }
+
+    /// Whether `name` is a mark in a layer; then what it hides is removed.
+    fn hide(&mut self, name: &Path, new: &BTreeSet<PathBuf>) -> io::Result<bool> {
+        let (Some(parent), Some(file)) = (name.parent(), name.file_name()) else { return Ok(false) };
+        let Some(hidden) = file.as_bytes().strip_prefix(WHITEOUT) else { return Ok(false) };
+        let parent = self.resolve(parent, true)?;
+        let is_below: Box<dyn Fn(&Path) -> bool> = if file.as_bytes() == OPAQUE {
+            Box::new(|path| path.starts_with(&parent) && path != parent)
+        } else {
+            let hidden = parent.join(OsStr::from_bytes(hidden));
+            Box::new(move |path| path.starts_with(&hidden))
+        };
+        // A folder of this layer stays for what this layer has in it.
+        let kept: BTreeSet<&Path> = new.iter().flat_map(|path| path.ancestors()).collect();
+        self.nodes.retain(|path, _| !is_below(path) || kept.contains(path.as_path()));
+        Ok(true)
+    }
+
+    fn remove(&mut self, path: &Path) {
+        if self.nodes.get(path).is_some_and(|node| node.kind == Kind::Folder) && !path.as_os_str().is_empty()
+        {
+            self.nodes.retain(|other, _| !other.starts_with(path));
+        }
+    }
+
+    /// Where `name` really is: links among its folders lead elsewhere. Folders that are missing are made.
+    pub(crate) fn place(&mut self, name: &Path) -> io::Result<PathBuf> {
+        let path = self.resolve(name, false)?;
+        let missing: Vec<_> =
+            path.ancestors().skip(1).take_while(|path| !self.nodes.contains_key(*path)).collect();
+        let missing: Vec<_> = missing.into_iter().map(Path::to_owned).collect();
+        self.nodes.extend(missing.into_iter().map(|path| (path, Node::new(Kind::Folder, 0o755))));
+        let parent = path.parent().and_then(|parent| self.nodes.get(parent));
+        match parent {
+            Some(node) if node.kind != Kind::Folder => Err(damaged("a file within a file")),
+            _ => Ok(path),
+        }
+    }
+
+    /// Follows links in `name`, and with `last` one that it is itself; none leads out.
+    fn resolve(&self, name: &Path, last: bool) -> io::Result<PathBuf> {
+        let mut left: Vec<PathBuf> = name.iter().rev().map(PathBuf::from).collect();
+        let (mut path, mut links) = (PathBuf::new(), 0);
+        while let Some(part) = left.pop() {
+            match part.components().next() {
+                Some(Component::Normal(part)) => path.push(part),
+                Some(Component::ParentDir) => drop(path.pop()),
+                Some(Component::RootDir) => path.clear(),
+                _ => {}
+            }
+            let Some(Kind::Link(target)) = self.nodes.get(&path).map(|node| &node.kind) else { continue };
+            if left.is_empty() && !last {
+                break;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(damaged("a ring of symbolic links"));
+            }
+            path.pop();
+            left.extend(target.iter().rev().map(PathBuf::from));
+        }
+        Ok(path)
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("it has {what}"))
+}
+
+fn owner(number: u64) -> io::Result<u32> {
+    u32::try_from(number).map_err(|_| damaged("an owner with a number that Linux does not have"))
+}
+
+/// A path in the tree: without `/` in front, `.` or `..`.
+fn inner(path: &Path) -> io::Result<PathBuf> {
+    let mut inner = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => inner.push(part),
+            Component::ParentDir => return Err(damaged("a name with `..`")),
+            _ => {}
+        }
+    }
+    Ok(inner)
+}
+
+#[cfg(test)]
+mod tests;

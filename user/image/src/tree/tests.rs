@@ -1,0 +1,77 @@
+use super::*;
+use tar::{Builder, Header};
+
+fn tree() -> Tree {
+    Tree::new(&std::env::temp_dir()).unwrap()
+}
+
+/// An archive of `entries`: a name that ends with `/` is a folder, `a->b` a symbolic link, `a=b` a second name, anything else a file that holds its name.
+fn archive(entries: &[&str]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for entry in entries {
+        let mut header = Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
+        if let Some((name, target)) = entry.split_once("->") {
+            header.set_entry_type(EntryType::Symlink);
+            builder.append_link(&mut header, name, target).unwrap();
+        } else if let Some((name, target)) = entry.split_once('=') {
+            header.set_entry_type(EntryType::Link);
+            builder.append_link(&mut header, name, target).unwrap();
+        } else if entry.ends_with('/') {
+            header.set_entry_type(EntryType::Directory);
+            builder.append_data(&mut header, entry, &[][..]).unwrap();
+        } else {
+            header.set_size(entry.len() as u64);
+            builder.append_data(&mut header, entry, entry.as_bytes()).unwrap();
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+fn names(tree: &Tree) -> Vec<&str> {
+    tree.nodes.keys().skip(1).map(|path| path.to_str().unwrap()).collect()
+}
+
+#[test]
+fn a_layer_hides_what_is_below_it_and_nothing_of_its_own() {
+    let mut tree = tree();
+    let add = |tree: &mut Tree, entries: &[&str]| tree.add(&*archive(entries), As::Layer).unwrap();
+    add(&mut tree, &["a/", "a/one", "a/two", "b/", "b/deep/", "b/deep/file", "c/", "c/old", "d"]);
+    add(&mut tree, &["a/.wh.one", "b/.wh.deep", "c/new", "c/.wh..wh..opq", "d/", "d/within"]);
+    assert_eq!(names(&tree), ["a", "a/two", "b", "c", "c/new", "d", "d/within"]);
+    // A folder that becomes a file takes all with it.
+    add(&mut tree, &["a"]);
+    assert_eq!(names(&tree), ["a", "b", "c", "c/new", "d", "d/within"]);
+}
+
+#[test]
+fn names_lead_through_links_and_never_out() {
+    let mut tree = tree();
+    let entries = [
+        "usr/",
+        "usr/lib/",
+        "lib->usr/lib",
+        "lib/file",
+        "abs->/usr/../../usr/lib",
+        "abs/other",
+        "x=lib/file",
+    ];
+    tree.add(&*archive(&entries), As::Plain).unwrap();
+    assert_eq!(names(&tree), ["abs", "lib", "usr", "usr/lib", "usr/lib/file", "usr/lib/other", "x"]);
+    assert_eq!(tree.nodes[Path::new("x")].kind, tree.nodes[Path::new("usr/lib/file")].kind);
+    assert_eq!(fs::read_to_string(tree.file("/abs/file").unwrap()).unwrap(), "lib/file");
+    for bad in [&["a->b", "b->a", "a/file"][..], &["y=missing"], &["usr/lib/file/within"]] {
+        assert!(tree.add(&*archive(bad), As::Plain).is_err(), "{bad:?}");
+    }
+    assert!(inner(Path::new("a/../../b")).is_err());
+}
+
+#[test]
+fn a_damaged_archive_is_an_error() {
+    let bytes = archive(&["file"]);
+    assert!(matches!(tree().add(&bytes[..514], As::Plain), Err(ImageError::Archive(_))));
+}
