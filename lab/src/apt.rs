@@ -2,12 +2,13 @@
 
 use crate::progress::{Step, run};
 use anyhow::{Context, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Programs that the lab calls, and the package of each.
 const TOOLS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
     ("mmdebstrap", "mmdebstrap"),
     ("mke2fs", "e2fsprogs"),
     ("depmod", "kmod"),
@@ -73,16 +74,21 @@ pub fn update() -> Result<()> {
 
 /// Fetches `package` and unpacks its files into the new folder `to`.
 pub fn unpack(package: &str, to: &Path) -> Result<()> {
-    let _step = Step::new(format!("fetching {package}"));
     let folder = tempfile::tempdir()?;
-    let fetch = || run(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder.path()));
+    let deb = download(package, folder.path())?;
+    run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to)).map(drop)
+}
+
+/// Fetches the file of `package` into the empty folder `to`, and returns its path.
+pub fn download(package: &str, to: &Path) -> Result<PathBuf> {
+    let _step = Step::new(format!("fetching {package}"));
+    let fetch = || run(Command::new("apt-get").args(["download", "-qq", package]).current_dir(to));
     // Lists that are too old name files that the archive no longer has.
     fetch().or_else(|_| update().and_then(|()| fetch()))?;
-    let deb = std::fs::read_dir(folder.path())?
+    std::fs::read_dir(to)?
         .filter_map(|e| e.ok().map(|e| e.path()))
         .find(|p| p.extension().is_some_and(|e| e == "deb"))
-        .with_context(|| format!("apt-get downloaded nothing for {package}"))?;
-    run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to)).map(drop)
+        .with_context(|| format!("apt-get downloaded nothing for {package}"))
 }
 
 #[cfg(test)]

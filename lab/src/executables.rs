@@ -1,5 +1,6 @@
 //! The executables of this project that go into the lab's host: linked statically, so that they run in any.
 
+use crate::package;
 use crate::progress::{Step, tail};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub struct Executables {
     pub probe: PathBuf,
     /// The tests' tool that runs hand-made guests through the driver.
     pub drive: PathBuf,
+    /// The product as a Debian package.
+    pub package: PathBuf,
 }
 
 /// The executables as `COLINUX_EXECUTABLES` (a folder) has them, else built now.
@@ -31,6 +34,7 @@ pub fn get() -> Result<Executables> {
         colinux: dir.join("colinux"),
         probe: dir.join("colinux-probe"),
         drive: dir.join("drive"),
+        package: dir.join(package::FILE),
     })
 }
 
@@ -52,8 +56,15 @@ pub fn build() -> Result<PathBuf> {
     if !output.status.success() {
         bail!("building colinux failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr)));
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |d| root.join(d));
-    Ok(target.join(TARGET).join("release"))
+    let folder = target()?.join(TARGET).join("release");
+    package::build(&folder.join("colinux"))?;
+    Ok(folder)
+}
+
+/// Cargo's target folder.
+pub fn target() -> Result<PathBuf> {
+    let root = workspace()?;
+    Ok(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |d| root.join(d)))
 }
 
 /// The top of the source tree.

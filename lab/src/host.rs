@@ -1,5 +1,6 @@
 //! The lab's host: booted, spoken to, looked after.
 
+use crate::firmware::Firmware;
 use crate::kernel::Kernel;
 use crate::process::{Output, Process};
 use crate::progress::{Step, tail};
@@ -7,8 +8,9 @@ use crate::proto::Spawn;
 use crate::qemu::{Boot, Disk, Machine, Running};
 use crate::qmp::Qmp;
 use crate::session::Session;
-use crate::{apt, executables, initramfs::Archive, log, rootfs};
+use crate::{apt, executables, initramfs::Archive, log, rootfs, small};
 use anyhow::{Context, Result, anyhow};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Shutdown;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,10 @@ pub struct LabBuilder {
     kernel: String,
     machine: Machine,
     files: Vec<(String, PathBuf)>,
+    small: bool,
+    kept: Vec<String>,
+    first_time: bool,
+    root: Option<PathBuf>,
 }
 
 /// A host that runs. It ends when this is dropped.
@@ -64,7 +70,7 @@ impl LabBuilder {
         self
     }
 
-    /// Waits for a debugger at the first instruction.
+    /// Lets a debugger in, which may stop the machine for as long as it likes.
     pub fn gdb(mut self, on: bool) -> Self {
         self.machine.gdb = on;
         self
@@ -104,6 +110,36 @@ impl LabBuilder {
         self
     }
 
+    /// Puts the initrd of the small guest into the host, at [`small::INITRD`].
+    pub fn small_guest(mut self) -> Self {
+        self.small = true;
+        self
+    }
+
+    /// Has the kernel `version` unpacked already, as if a guest had run it before; the host's own always is, unless `first_time` says otherwise.
+    pub fn kept(mut self, version: &str) -> Self {
+        self.kept.push(version.into());
+        self
+    }
+
+    /// Nothing of colinux has run in this host before: no kernel is unpacked.
+    pub fn first_time(mut self) -> Self {
+        self.first_time = true;
+        self
+    }
+
+    /// Boots from this root, of [`rootfs`], instead of the usual one.
+    pub fn root(mut self, file: PathBuf) -> Self {
+        self.root = Some(file);
+        self
+    }
+
+    /// Boots by UEFI, and trusts the firmware's key.
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.machine.firmware = Some(firmware);
+        self
+    }
+
     /// Sets how long the machine may live (ten minutes unless set).
     pub fn lifetime(mut self, limit: Duration) -> Self {
         self.machine.lifetime = limit;
@@ -114,7 +150,8 @@ impl LabBuilder {
     pub fn boot(mut self) -> Result<Lab> {
         apt::install_tools()?;
         let kernel = Kernel::get(&self.kernel.parse()?)?;
-        let built_in = [("root", rootfs::host()?), ("modules", kernel.modules.clone())];
+        let root = self.root.take().map_or_else(rootfs::host, Ok)?;
+        let built_in = [("root", root), ("modules", kernel.modules.clone())];
         let built_in = built_in.map(|(serial, file)| Disk { file, serial: serial.into(), snapshot: true });
         self.machine.disks.splice(0..0, built_in);
         let folder = tempfile::Builder::new().prefix("colinux-lab-").tempdir()?;
@@ -148,20 +185,49 @@ impl LabBuilder {
         let mut archive = Archive::default();
         archive.file("/init", 0o755, &read(&executables.agent)?)?;
         archive.file("/stage/usr/local/bin/colinux", 0o755, &read(&executables.colinux)?)?;
-        archive.file("/stage/usr/local/bin/probe", 0o755, &read(&executables.probe)?)?;
+        let probe = read(&executables.probe)?;
+        archive.file("/stage/usr/local/bin/probe", 0o755, &probe)?;
         archive.file("/stage/usr/local/bin/drive", 0o755, &read(&executables.drive)?)?;
         for name in ["vmlinuz", "config", "System.map"] {
             let file = kernel.vmlinuz.with_file_name(name);
             archive.file(&format!("/stage/boot/{name}-{}", kernel.release), 0o644, &read(&file)?)?;
         }
+        if self.small {
+            let initrd = small::initrd(&[("/bin/probe", &probe)])?;
+            archive.file(&format!("/stage{}", small::INITRD), 0o644, &initrd)?;
+        }
         for (path, file) in &self.files {
             archive.file(&format!("/stage{path}"), 0o755, &read(file)?)?;
+        }
+        for file in self.kept_files(kernel)? {
+            let name = file.file_name().context("a file has a name")?.to_string_lossy();
+            archive.file(&format!("/stage{KEPT}/{name}"), 0o600, &read(&file)?)?;
         }
         let mut bytes = read(&kernel.initramfs)?;
         bytes.extend(archive.finish()?);
         Ok(bytes)
     }
+
+    fn kept_files(&self, kernel: &Kernel) -> Result<BTreeSet<PathBuf>> {
+        if self.first_time {
+            return Ok(BTreeSet::new());
+        }
+        let mut folders = vec![kernel.kept()?];
+        for version in &self.kept {
+            folders.push(Kernel::get(&version.parse()?)?.kept()?);
+        }
+        let mut files = BTreeSet::new();
+        for folder in folders {
+            for entry in fs::read_dir(folder)? {
+                files.insert(entry?.path());
+            }
+        }
+        Ok(files)
+    }
 }
+
+/// Where `colinux` keeps the kernels that root has unpacked.
+const KEPT: &str = "/var/cache/colinux/kernels";
 
 /// What a machine that does not come up has said.
 fn evidence(boot: &Boot) -> String {
@@ -214,6 +280,14 @@ impl Lab {
         process.wait(Duration::from_secs(60))?.ok().map(drop)
     }
 
+    /// Reads a file of the host.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let mut process = self.start(&Spawn { argv: vec!["cat".into(), path.into()], ..Spawn::default() })?;
+        let status = process.wait_status(Duration::from_secs(60))?;
+        anyhow::ensure!(status == 0, "reading {path} in the lab host: {}", process.transcript());
+        Ok(process.stdout().to_vec())
+    }
+
     /// Sends a non-maskable interrupt to every CPU whose LINT1 is open; Linux opens that of the boot CPU only.
     pub fn nmi(&self) -> Result<()> {
         self.monitor(Qmp::nmi)
@@ -240,9 +314,9 @@ impl Lab {
         let bad = log::bad_lines(&text);
         anyhow::ensure!(
             bad.is_empty(),
-            "the host's kernel complained:\n{}\n-- its log --\n{}",
+            "the host's kernel complained:\n{}\n-- its log from there on --\n{}",
             bad.join("\n"),
-            tail(&text)
+            log::complaint(&text)
         );
         Ok(())
     }

@@ -9,15 +9,15 @@ use std::path::Path;
 use std::process::Command;
 
 /// Modules that the agent needs before it has a root file system, and whether a kernel must have them.
-/// What a kernel has built in is skipped. ext4 asks for crc32c_generic under another name.
+/// What a kernel has built in is skipped. ext4 asks for crc32c_generic under another name; cloud kernels have no 9p, and so no shared folders.
 pub const MODULES: &[(&str, bool)] = &[
     ("crc32c_generic", false),
     ("virtio_pci", true),
     ("virtio_blk", true),
     ("virtio_console", true),
     ("ext4", true),
-    ("9pnet_virtio", true),
-    ("9p", true),
+    ("9pnet_virtio", false),
+    ("9p", false),
 ];
 
 /// A cpio archive in the making.
@@ -33,11 +33,18 @@ impl Archive {
     pub fn file(&mut self, path: &str, mode: u32, contents: &[u8]) -> Result<()> {
         let path = path.trim_start_matches('/');
         for (at, _) in path.match_indices('/') {
-            if self.folders.insert(path[..at].to_owned()) {
-                self.entry(&path[..at], 0o040_755, &[])?;
-            }
+            self.folder(&path[..at])?;
         }
         self.entry(path, 0o100_000 | mode, contents)
+    }
+
+    /// Adds a folder at an absolute `path` below one that is there.
+    pub fn folder(&mut self, path: &str) -> Result<()> {
+        let path = path.trim_start_matches('/');
+        if self.folders.insert(path.to_owned()) {
+            self.entry(path, 0o040_755, &[])?;
+        }
+        Ok(())
     }
 
     /// The archive's bytes. Archives may follow one another in one initramfs.

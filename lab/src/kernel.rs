@@ -2,6 +2,7 @@
 
 use crate::{apt, cache, initramfs, progress};
 use anyhow::{Context, Result};
+use colinux_loader::KeptKernels;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -117,6 +118,15 @@ impl Kernel {
             modules: dir.join("modules.ext4"),
             initramfs: dir.join("modules.cpio"),
             release,
+        })
+    }
+
+    /// A folder with this kernel as `colinux` keeps it, unpacked.
+    pub fn kept(&self) -> Result<PathBuf> {
+        cache::entry(&format!("kept-{}-{}", cache::digest(KeptKernels::MARK), self.release), |folder| {
+            fs::create_dir_all(folder)?;
+            KeptKernels::new(Some(folder.into())).parse(fs::read(&self.vmlinuz)?)?;
+            Ok(())
         })
     }
 }

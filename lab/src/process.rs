@@ -1,5 +1,6 @@
 //! Commands in the host.
 
+use crate::progress::tail;
 use crate::proto::{Frame, Kind, MAX_PAYLOAD};
 use crate::session::{Event, Session};
 use anyhow::{Context, Result, bail};
@@ -90,6 +91,11 @@ impl Process {
         self.input.clone()
     }
 
+    /// Sends `text` to the command.
+    pub fn send(&self, text: &str) -> Result<()> {
+        self.input.send(text.as_bytes())
+    }
+
     /// Types a line.
     pub fn send_line(&self, line: &str) -> Result<()> {
         self.input.send(format!("{line}\n").as_bytes())
@@ -127,7 +133,7 @@ impl Process {
                 );
             }
             if !self.absorb(deadline)? {
-                bail!("{text:?} did not appear within {limit:?}:\n{}", self.transcript());
+                bail!("{text:?} did not appear within {limit:?}:\n{}", self.words());
             }
         }
     }
@@ -147,7 +153,7 @@ impl Process {
                 return Ok(status);
             }
             if !self.absorb(deadline)? {
-                bail!("the command did not end within {limit:?}:\n{}", self.transcript());
+                bail!("the command did not end within {limit:?}:\n{}", self.words());
             }
         }
     }
@@ -171,6 +177,12 @@ impl Process {
             text += &String::from_utf8_lossy(&self.stderr);
         }
         text
+    }
+
+    /// All that the command has printed, its last lines first: a report may be cut.
+    fn words(&self) -> String {
+        let text = self.transcript();
+        format!("{}-- these were the last lines; all of them --\n{text}", tail(&text))
     }
 
     /// Takes one event in; false when `deadline` came first.

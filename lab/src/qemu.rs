@@ -10,7 +10,16 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::firmware::Firmware;
 use crate::proto::PORT_NAME;
+
+/// Word for a kernel's command line that puts each program where it was before. QEMU 7.2 translates code anew for each address that it is mapped
+/// at: with other addresses in every process it translates four times as much, and a write to a page of code that was mapped often takes it milliseconds.
+pub const SAME_ADDRESSES: &str = "norandmaps";
+
+/// Words that start a kernel with one CPU; the agent starts the others when the boot is over. Kernels rewrite most of their code while they boot,
+/// and QEMU 7.2 can keep what another CPU has overwritten meanwhile (docs/debugging.md).
+const ONE_CPU_FIRST: [&str; 2] = ["maxcpus=1", "noreplace-smp"];
 
 /// A disk of the machine.
 #[derive(Clone, Debug)]
@@ -34,10 +43,12 @@ pub struct Machine {
     pub cpu: String,
     /// Count instructions instead of time: one is a nanosecond. Needs a single CPU.
     pub icount: bool,
-    /// Wait for a debugger on TCP port 1234 of this computer.
+    /// Let a debugger in on TCP port 1234 of this computer.
     pub gdb: bool,
     /// A folder to share with the host.
     pub share: Option<PathBuf>,
+    /// UEFI instead of a PC's BIOS.
+    pub firmware: Option<Firmware>,
     /// The disks.
     pub disks: Vec<Disk>,
     /// Words to add to the host kernel's command line.
@@ -55,6 +66,7 @@ impl Default for Machine {
             icount: false,
             gdb: false,
             share: None,
+            firmware: None,
             disks: Vec::new(),
             cmdline: Vec::new(),
             lifetime: Duration::from_secs(600),
@@ -87,15 +99,14 @@ pub struct Running {
 impl Machine {
     /// Starts the machine.
     pub fn start(&self, boot: &Boot) -> Result<Running> {
-        anyhow::ensure!(
-            !self.icount || self.smp == 1,
-            "--icount counts the instructions of one CPU: leave --smp at 1"
-        );
         let (channel, channel_end) = UnixStream::pair()?;
         let (monitor, monitor_end) = UnixStream::pair()?;
-        // timeout bounds the machine even when this process is killed, setpriv ends it when timeout is.
-        let child = Command::new("timeout")
-            .args(["--signal=KILL", &self.lifetime.as_secs().to_string(), "setpriv", "--pdeathsig", "KILL"])
+        // timeout bounds the machine, setpriv ends it when this thread or timeout has ended, however that was.
+        let with_parent = ["setpriv", "--pdeathsig", "KILL"];
+        let child = Command::new(with_parent[0])
+            .args(&with_parent[1..])
+            .args(["timeout", "--signal=KILL", &self.lifetime.as_secs().to_string()])
+            .args(with_parent)
             .arg("qemu-system-x86_64")
             .args(self.arguments(boot))
             // The two sockets are QEMU's standard input and output: no name that others could open, no race.
@@ -110,7 +121,8 @@ impl Machine {
     fn arguments(&self, boot: &Boot) -> Vec<OsString> {
         let mut a: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| a.extend(words.iter().map(OsString::from));
-        let thread = if self.smp > 1 { "multi" } else { "single" };
+        // Where instructions are counted, CPUs take turns in one thread of the emulator, and the clock counts those of all of them.
+        let thread = if self.smp > 1 && !self.icount { "multi" } else { "single" };
         add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]);
         // Emulated, `rep stosb` clears byte by byte, and a page that held code takes milliseconds: without ERMS a kernel uses `rep stosq`.
         add(&["-accel", &format!("tcg,thread={thread}"), "-cpu", &format!("{},-erms", self.cpu)]);
@@ -121,6 +133,11 @@ impl Machine {
         add(&["-serial", &format!("file:{}", boot.console.display())]);
         add(&["-kernel", &boot.kernel.to_string_lossy(), "-initrd", &boot.initrd.to_string_lossy()]);
         add(&["-append", &self.kernel_command_line()]);
+        if let Some(firmware) = &self.firmware {
+            let flash = "if=pflash,format=raw";
+            add(&["-drive", &format!("{flash},readonly=on,file={}", firmware.code.display())]);
+            add(&["-drive", &format!("{flash},snapshot=on,file={}", firmware.variables.display())]);
+        }
         for disk in &self.disks {
             let snapshot = if disk.snapshot { "on" } else { "off" };
             let file = disk.file.to_string_lossy().replace(',', ",,");
@@ -138,17 +155,18 @@ impl Machine {
             add(&["-icount", "shift=0,sleep=off"]);
         }
         if self.gdb {
-            add(&["-gdb", "tcp:127.0.0.1:1234", "-S"]);
+            add(&["-gdb", "tcp:127.0.0.1:1234"]);
         }
         a
     }
 
     fn kernel_command_line(&self) -> String {
         // The emulated timer is late on a busy computer, and the kernel's test of it would panic.
-        let mut words = vec!["console=ttyS0", "no_timer_check", "panic=-1", "loglevel=5"];
-        if self.gdb {
-            // A debugger has the symbols at the addresses that they were linked at.
-            words.push("nokaslr");
+        // So is a read of its HPET, which the kernel takes for a fault of the TSC.
+        let mut words = vec!["console=ttyS0", "no_timer_check", "tsc=reliable", "panic=-1", "loglevel=5"];
+        words.push(SAME_ADDRESSES);
+        if self.smp > 1 {
+            words.extend(ONE_CPU_FIRST);
         }
         words.extend(self.cmdline.iter().map(String::as_str));
         words.join(" ")

@@ -10,6 +10,7 @@ const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
 // The statuses that `colinux --help` lists.
 const OK: i32 = 0;
+const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
 const DRIVER: i32 = 70;
 const IMAGE_FILE: i32 = 71;
@@ -43,7 +44,20 @@ const WORDS: &[Case<'_>] = &[
     ("colinux run $IMAGE $IMAGE", USAGE, &["there is a first disk already", "cobd1="]),
     ("colinux run $IMAGE kernel=", USAGE, &["`kernel=`", "a value is needed"]),
     ("colinux run mem=512M", USAGE, &["no disk image", "cobd0=FILE"]),
-    ("colinux run $IMAGE cpus=2", USAGE, &["the host has one CPU", "cpus=1"]),
+    ("colinux image create ubuntu", USAGE, &["`ubuntu`", "debian:RELEASE"]),
+    (
+        "colinux image create debian --packages 'a;b'",
+        USAGE,
+        &["`a;b` cannot be the package", "small letters"],
+    ),
+    ("colinux image create debian /etc/passwd", BUSY, &["/etc/passwd exists already"]),
+    (
+        "colinux image create debian /none/x.img",
+        IMAGE_FILE,
+        &["cannot write /none/x.img", "check the folder"],
+    ),
+    ("colinux image create debian /tmp/x.img", FAILURE, &["mmdebstrap", "apt-get install mmdebstrap"]),
+    ("colinux image info /etc/passwd", IMAGE_FILE, &["/etc/passwd"]),
 ];
 
 const KERNELS: &[Case<'_>] = &[

@@ -15,14 +15,14 @@ pub const STUBS: u64 = window::OBJECT + 0x1_0000;
 pub const STUB_SIZE: u64 = 16;
 /// The interrupt descriptor table.
 pub const IDT: u64 = window::OBJECT + 0x1_8000;
-/// The operand of LIDT.
-pub const IDTR: u64 = window::OBJECT + 0x1_9000;
 /// One page of operations for each vCPU.
 pub const PROGRAMS: u64 = window::OBJECT + 0x2_0000;
 
 /// `arg0` of a failure by an exception: this and its vector.
 pub const EXCEPTION: u64 = 0xdead_0000;
 
+/// Limit of an IDT with all vectors; one beyond it for each vCPU has no meaning to the CPU.
+const LIMIT: i32 = 0xfff;
 const CR4_OSFXSR_OSXMMEXCPT: i32 = 0x600;
 const CR4_OSXSAVE: i32 = 1 << 18;
 
@@ -36,8 +36,7 @@ pub fn interpreter() -> Result<Vec<u8>> {
         a.add(register, rax)?;
     }
     a.mov(r14, window::BASE + window::PASSAGE_CODE)?;
-    a.mov(rax, window::BASE + IDTR)?;
-    a.lidt(ptr(rax))?;
+    load_idt(&mut a)?;
     a.mov(rax, cr4)?;
     a.or(rax, CR4_OSFXSR_OSXMMEXCPT)?;
     a.mov(cr4, rax)?;
@@ -52,20 +51,35 @@ pub fn interpreter() -> Result<Vec<u8>> {
     Ok(a.assemble(window::BASE + INTERPRETER)?)
 }
 
+/// The limit tells the interrupt stubs which vCPU they are on, as in the guest object.
+fn load_idt(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.lea(eax, dword_ptr(rsi + LIMIT))?;
+    a.mov(rcx, window::BASE + IDT)?;
+    a.sub(rsp, 16)?;
+    a.mov(word_ptr(rsp), ax)?;
+    a.mov(qword_ptr(rsp + 2), rcx)?;
+    a.lidt(ptr(rsp))?;
+    a.add(rsp, 16)
+}
+
 type Body = fn(&mut CodeAssembler, CodeLabel) -> Result<(), IcedError>;
 
-/// Compares RAX with each code; what is none of them is a hypercall.
+/// Compares RAX with each code, if it is negative as they are; what is none of them is a hypercall.
 fn operations(a: &mut CodeAssembler, fetch: CodeLabel, next: CodeLabel) -> Result<()> {
-    let bodies: [(u64, Body); 8] = [
+    let bodies: [(u64, Body); 9] = [
+        (code::REPEAT, repeat),
         (code::STI, |a, _| a.sti()),
         (code::CLI, |a, _| a.cli()),
         (code::SPIN, |a, _| spin(a)),
         (code::WAIT, |a, _| wait(a)),
-        (code::REPEAT, repeat),
         (code::SET_XMM, |a, _| a.movq(xmm15, qword_ptr(r13 + 8))),
         (code::GET_XMM, |a, _| a.movq(qword_ptr(r13 + 24), xmm15)),
         (code::XSAVE_ON, |a, _| xsave_on(a)),
+        (code::COUNT, |a, _| count(a)),
     ];
+    let mut hypercall = a.create_label();
+    a.test(rax, rax)?;
+    a.jns(hypercall)?;
     for (code, body) in bodies {
         let mut other = a.create_label();
         // Codes are small negative numbers: they fit a sign-extended immediate.
@@ -75,6 +89,9 @@ fn operations(a: &mut CodeAssembler, fetch: CodeLabel, next: CodeLabel) -> Resul
         a.jmp(next)?;
         a.set_label(&mut other)?;
     }
+    // An instruction can have one label only.
+    a.zero_bytes()?;
+    a.set_label(&mut hypercall)?;
     Ok(())
 }
 
@@ -82,6 +99,14 @@ fn spin(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut here = a.create_label();
     a.set_label(&mut here)?;
     a.jmp(here)
+}
+
+fn count(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut again = a.create_label();
+    a.mov(rcx, qword_ptr(r13 + 8))?;
+    a.set_label(&mut again)?;
+    a.dec(rcx)?;
+    a.jnz(again)
 }
 
 fn wait(a: &mut CodeAssembler) -> Result<(), IcedError> {
@@ -131,6 +156,8 @@ fn hypercall(a: &mut CodeAssembler) -> Result<()> {
 const VOLATILE: [AsmRegister64; 9] = [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11];
 
 /// Leaves with the vector as INTERRUPT or NMI; an exception leaves with a reason that does not exist, which ends the guest.
+///
+/// An NMI may have hit the last instructions of the passage, so no register is the interpreter's: the vCPU is known by the IDT.
 pub fn common() -> Result<Vec<u8>> {
     let mut a = CodeAssembler::new(64)?;
     let mut leave = a.create_label();
@@ -139,7 +166,14 @@ pub fn common() -> Result<Vec<u8>> {
         a.push(register)?;
     }
     a.mov(rdx, qword_ptr(rsp + 72))?;
-    a.mov(rdi, r15)?;
+    a.sub(rsp, 16)?;
+    a.sidt(ptr(rsp))?;
+    a.movzx(edi, word_ptr(rsp))?;
+    a.add(rsp, 16)?;
+    a.sub(edi, LIMIT)?;
+    a.shl(edi, 12)?;
+    a.mov(rax, window::BASE + window::PASSAGE_DATA)?;
+    a.add(rdi, rax)?;
     a.xor(ecx, ecx)?;
     a.mov(esi, 1)?;
     a.cmp(edx, 2)?;
@@ -151,7 +185,8 @@ pub fn common() -> Result<Vec<u8>> {
     a.add(rsi, rdx)?;
     a.mov(rdx, qword_ptr(rsp + 80))?;
     a.set_label(&mut leave)?;
-    a.call(r14)?;
+    a.mov(rax, window::BASE + window::PASSAGE_CODE)?;
+    a.call(rax)?;
     for register in VOLATILE.into_iter().rev() {
         a.pop(register)?;
     }

@@ -4,11 +4,14 @@ use crate::guest::{Guest, expect, expect_power_off, op_address};
 use crate::op::{GET_XMM, STI, XSAVE_ON, call, repeat, set_xmm, wait};
 use anyhow::{Result, ensure};
 use colinux_abi::{
-    hypercall::{CONSOLE, DEVICE_STATUS, IDLE, NOTIFY, SHUTDOWN, TIMER, WALL_CLOCK, YIELD},
+    hypercall::{
+        CONFIG_WRITTEN, CONSOLE, DEVICE_STATUS, IDLE, NOTIFY, RAISE, SHUTDOWN, TIMER, WALL_CLOCK, YIELD,
+    },
     ioctl::{CONSOLE_DEVICE, exit},
     page::event,
 };
 use colinux_driver::{Driver, EventFd};
+use std::time::Instant;
 
 const PATTERN: u64 = 0x1234_5678_9abc_def0;
 /// Index of a hypercall in the statistics: its reason less this.
@@ -28,6 +31,7 @@ pub fn basics(driver: &Driver) -> Result<()> {
             call(IDLE, 0, 0),
             wait(event::TIMER),
             call(DEVICE_STATUS, 4, 0),
+            call(CONFIG_WRITTEN, 5, 0),
             call(CONSOLE, 1, 0),
             call(SHUTDOWN, 0, 0),
         ],
@@ -37,6 +41,7 @@ pub fn basics(driver: &Driver) -> Result<()> {
     guest.vm.ioeventfd(&console, CONSOLE_DEVICE, 0)?;
     let vcpu = guest.boot()?;
     expect(&vcpu, exit::DEVICE_STATUS, 4)?;
+    expect(&vcpu, exit::CONFIG_WRITTEN, 5)?;
     expect(&vcpu, exit::CONSOLE, 0)?;
     expect_power_off(&vcpu)?;
     expect(&vcpu, exit::STOPPED, 0)?;
@@ -84,9 +89,32 @@ pub fn many(driver: &Driver, count: u64) -> Result<()> {
         ],
     )?;
     expect_power_off(&guest.boot()?)?;
-    let (pattern, crossings) = (guest.result(0, 3)?, guest.vm.stats()?.crossings);
+    let (pattern, stats) = (guest.result(0, 3)?, guest.vm.stats()?);
+    let crossings = stats.crossings;
     ensure!(pattern == PATTERN, "XMM15 became {pattern:#x}");
     ensure!(crossings >= count, "{crossings} crossings were counted, not {count}");
-    println!("{crossings} crossings");
+    println!(
+        "{crossings} crossings, {} NMIs in the guest and {} in the crossing",
+        stats.nmis, stats.passage_nmis
+    );
     Ok(())
+}
+
+/// What a round trip costs that does nothing but cross: in instructions, where the lab counts those as time.
+pub fn cost(driver: &Driver) -> Result<()> {
+    const FEW: u64 = 1_000;
+    const MANY: u64 = 101_000;
+    let each = (timed(driver, MANY)? - timed(driver, FEW)?) / (MANY - FEW) as f64;
+    println!("a hypercall that does nothing: {each:.1} ns");
+    Ok(())
+}
+
+/// Nanoseconds that so many hypercalls take, which raise no event on no vCPU.
+fn timed(driver: &Driver, count: u64) -> Result<f64> {
+    let guest = Guest::new(driver, 1)?;
+    guest.program(0, &[call(RAISE, 0, 0), repeat(count, op_address(0, 0)), call(SHUTDOWN, 0, 0)])?;
+    let vcpu = guest.boot()?;
+    let start = Instant::now();
+    expect_power_off(&vcpu)?;
+    Ok(start.elapsed().as_nanos() as f64)
 }

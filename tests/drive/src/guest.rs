@@ -42,7 +42,7 @@ const fn op_offset(vcpu: u64, index: u64) -> u64 {
 impl Guest {
     /// Makes a guest with all in place but its programs.
     pub fn new(driver: &Driver, vcpus: u32) -> Result<Self> {
-        let vm = driver.create_vm(vcpus)?;
+        let vm = driver.create_vm(vcpus, 0)?;
         let base = vm.add_memory(&MemoryRequest { size: SIZE, align: 2 * MIB, min_piece: SIZE })?;
         let guest = Self { memory: vm.map()?, vm, base };
         guest.load_page_tables(driver.info().flags & ioctl::info::LA57 != 0)?;
@@ -97,8 +97,7 @@ impl Guest {
             self.store(self.window(gate), low)?;
             self.store(self.window(gate + 8), handler >> 32)?;
         }
-        let limit = 0xfff_u16.to_le_bytes();
-        self.write(code::IDTR, &[&limit[..], &(window::BASE + code::IDT).to_le_bytes()].concat())
+        Ok(())
     }
 
     /// Sets what a vCPU will do.

@@ -41,7 +41,7 @@ fn callers(driver: &Driver) -> Result<()> {
     ensure!(vm.set_window(guest.base + SIZE).is_err(), "a window was put outside of the guest's memory");
     ensure!(vm.raise(2, 1).is_err(), "an event was raised on no vCPU");
     ensure!(vm.raise(0, 1 << 60).is_err(), "an event that does not exist was raised");
-    ensure!(driver.create_vm(0).is_err(), "a VM without vCPUs was made");
-    ensure!(driver.create_vm(65).is_err(), "a VM with 65 vCPUs was made");
+    ensure!(driver.create_vm(0, 0).is_err(), "a VM without vCPUs was made");
+    ensure!(driver.create_vm(65, 0).is_err(), "a VM with 65 vCPUs was made");
     Ok(())
 }

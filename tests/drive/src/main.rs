@@ -9,6 +9,7 @@ mod hostile;
 mod memory;
 mod op;
 mod spin;
+mod tick;
 
 use anyhow::{Context, Result, bail};
 use colinux_driver::Driver;
@@ -25,6 +26,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("rescue", spin::closed),
     ("smp", event::smp),
     ("memory", memory::all),
+    ("lent", memory::lent),
 ];
 
 fn main() -> Result<()> {
@@ -32,10 +34,13 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
+        ["cost"] => crossing::cost(&driver),
+        ["tick"] => tick::cost(&driver),
         ["crossings", count] => crossing::many(&driver, number(count)?),
         ["forever", vcpus] => spin::forever(&driver, number(vcpus)?),
         ["vms", count] => memory::made_and_dropped(&driver, number(count)?),
         ["take", mebibytes] => memory::take(&driver, number(mebibytes)?),
+        ["piece", mebibytes] => memory::take_one_piece(&driver, number(mebibytes)?),
         [] => SCENARIOS.iter().try_for_each(|scenario| go(&driver, scenario)),
         _ => words.iter().try_for_each(|word| {
             let known = SCENARIOS.iter().find(|(name, _)| name == word);

@@ -13,6 +13,7 @@ pub mod code {
     pub const SET_XMM: u64 = u64::MAX - 5;
     pub const GET_XMM: u64 = u64::MAX - 6;
     pub const XSAVE_ON: u64 = u64::MAX - 7;
+    pub const COUNT: u64 = u64::MAX - 8;
 }
 
 /// Lets interrupts in.
@@ -25,6 +26,11 @@ pub const SPIN: Op = [code::SPIN, 0, 0, 0];
 pub const GET_XMM: Op = [code::GET_XMM, 0, 0, 0];
 /// Sets CR4.OSXSAVE and XCR0 to x87 and SSE.
 pub const XSAVE_ON: Op = [code::XSAVE_ON, 0, 0, 0];
+
+/// Counts down from `turns`: two instructions each.
+pub const fn count(turns: u64) -> Op {
+    [code::COUNT, turns, 0, 0]
+}
 
 /// Spins until one of `events` is pending, and takes them.
 pub const fn wait(events: u64) -> Op {

@@ -1,15 +1,15 @@
 //! What the kernel costs: nanoseconds of one operation, the least of several rounds. Under `-icount` a nanosecond is an instruction.
 
-use std::fs::{File, OpenOptions};
+use crate::{switch, transfer};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 const ROUNDS: u32 = 5;
 
-/// Runs all benchmarks; `disk` is a block device or file that may be read.
+/// Runs all benchmarks; `disk` is a block device or file whose first 16 MiB may be overwritten.
 pub fn run(disk: Option<&str>) -> ExitCode {
     report("cpu_loop_1000", 200, || {
         (0..1000u64).for_each(|i| {
@@ -29,10 +29,20 @@ pub fn run(disk: Option<&str>) -> ExitCode {
         Command::new("/bin/true").status().expect("run /bin/true");
     });
     pipe_round_trip();
+    switch::futex_round_trips();
+    switch::move_to_another();
+    switch::interrupt_another();
     report("sleep_1ms", 5, || std::thread::sleep(Duration::from_millis(1)));
     if let Some(disk) = disk {
-        disk_reads(disk);
+        transfer::disk(disk);
     }
+    ExitCode::SUCCESS
+}
+
+/// Prints the time stamp counter: instructions since power-on, where the lab counts those as time.
+pub fn tsc() -> ExitCode {
+    // SAFETY: every x86-64 CPU has RDTSC, and no kernel of ours forbids it.
+    println!("tsc {}", unsafe { std::arch::x86_64::_rdtsc() });
     ExitCode::SUCCESS
 }
 
@@ -40,7 +50,8 @@ fn open(path: &str) -> File {
     File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn report(name: &str, count: u32, mut operation: impl FnMut()) {
+/// Prints the least of several averages over `count` operations, after one that is not measured.
+pub fn report(name: &str, count: u32, mut operation: impl FnMut()) {
     operation();
     let least = (0..ROUNDS)
         .map(|_| {
@@ -112,18 +123,4 @@ fn pipe_round_trip() {
     drop(to);
     // SAFETY: waits for our own child.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-}
-
-fn disk_reads(path: &str) {
-    let disk = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
-    let disk = disk.unwrap_or_else(|error| panic!("{path}: {error}"));
-    let mut memory = vec![0u8; (1 << 20) + 4096];
-    let skip = memory.as_ptr().align_offset(4096);
-    let mut at = 0;
-    for (name, size, count) in [("disk_read_4k", 4096, 50), ("disk_read_1m", 1 << 20, 8)] {
-        report(name, count, || {
-            disk.read_exact_at(&mut memory[skip..skip + size], at % (16 << 20)).expect("read the disk");
-            at += size as u64;
-        });
-    }
 }

@@ -1,25 +1,54 @@
 //! Patterns in registers, held across interrupts, preemption and crossings.
 
+use crate::compat::Compat;
+use crate::watch::Watch;
 use std::arch::{asm, is_x86_feature_detected};
+use std::io::Result;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const SPIN: u64 = 2000;
+/// Checks for each run of a 32-bit program.
+const SELDOM: u64 = 32;
 
 /// Holds patterns derived from `seed` for `seconds`; prints how many checks passed, or the register that changed.
 pub fn run(seconds: u64, seed: u64) -> ExitCode {
-    let end = Instant::now() + Duration::from_secs(seconds);
+    match hold(Duration::from_secs(seconds), seed) {
+        Ok((checks, None)) => {
+            println!("OK {checks} checks");
+            ExitCode::SUCCESS
+        }
+        Ok((checks, Some(name))) => {
+            println!("CHANGED {name} after {checks} checks");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("no breakpoint or no 32-bit program: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many checks passed, and the register that changed then.
+fn hold(time: Duration, seed: u64) -> Result<(u64, Option<&'static str>)> {
+    let end = Instant::now() + time;
+    let (mut watch, compat) = (Watch::new(seed)?, Compat::new()?);
     let mut checks = 0u64;
     while Instant::now() < end {
         let pattern = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ checks;
-        if let Some(name) = check_all(pattern) {
-            println!("CHANGED {name} after {checks} checks");
-            return ExitCode::FAILURE;
+        let changed = if !watch.holds()? {
+            Some("breakpoints")
+        } else if checks.is_multiple_of(SELDOM) && !compat.holds()? {
+            Some("32-bit system calls")
+        } else {
+            check_all(pattern)
+        };
+        if changed.is_some() {
+            return Ok((checks, changed));
         }
         checks += 1;
     }
-    println!("OK {checks} checks");
-    ExitCode::SUCCESS
+    Ok((checks, None))
 }
 
 fn check_all(pattern: u64) -> Option<&'static str> {

@@ -29,6 +29,7 @@ pub fn prepare() -> Result<()> {
     copy_tree(Path::new(STAGE), Path::new(ROOT))?;
     enter_root()?;
     mount_rest()?;
+    start_cpus()?;
     // Quiet until here because a serial line is slow; from now on its log is the evidence of every test.
     fs::write("/proc/sys/kernel/printk", "8")?;
     Ok(())
@@ -104,6 +105,17 @@ fn mount_rest() -> Result<()> {
     nix::unistd::sethostname(fs::read_to_string("/etc/hostname")?.trim())?;
     mount_share()?;
     name_disks()
+}
+
+/// Starts the CPUs that the boot has left out.
+fn start_cpus() -> Result<()> {
+    for entry in fs::read_dir("/sys/devices/system/cpu")? {
+        let online = entry?.path().join("online");
+        if fs::read_to_string(&online).is_ok_and(|text| text.trim() == "0") {
+            fs::write(&online, "1").with_context(|| online.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// Mounts the folder of `--share` if the machine has one.

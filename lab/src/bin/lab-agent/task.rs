@@ -55,7 +55,8 @@ impl Task {
     pub fn signal(&self, payload: &[u8]) {
         let signal = payload.first().and_then(|n| Signal::try_from(i32::from(*n)).ok());
         if let Some(signal) = signal.filter(|_| !self.is_over()) {
-            let _ = kill(Pid::from_raw(-self.pid.as_raw()), signal);
+            // A command that has just been started may not have its group yet.
+            let _ = kill(Pid::from_raw(-self.pid.as_raw()), signal).or_else(|_| kill(self.pid, signal));
         }
     }
 

@@ -1,0 +1,171 @@
+//! Disks of every kind.
+
+use colinux_lab::progress::run;
+use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_for, threads_are_shut_in};
+use std::{fs, os::unix::fs::FileExt, path::Path, process::Command};
+
+const BUSY: i32 = 74;
+
+/// Makes, in the host: raw image, loop device with a partition, flat VMDK, qcow2 from qemu-img, and a disk with the probe.
+const FILES: &str = r#"set -e
+cd /root
+truncate -s 64M raw.img
+cp /mnt/share/disk.qcow2 .
+truncate -s 80M part.img
+modprobe loop max_part=8
+loop=$(losetup --find --show part.img)
+addpart "$loop" 1 2048 131072
+ln -s "$loop" whole
+ln -s "${loop}p1" part
+head -c 1M /dev/urandom >flat.img
+cat >flat.vmdk <<EOF
+# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="monolithicFlat"
+
+# Extent description
+RW 2048 FLAT "flat.img" 0
+
+# The Disk Data Base
+ddb.geometry.cylinders = "2"
+ddb.geometry.heads = "16"
+ddb.geometry.sectors = "63"
+ddb.adapterType = "ide"
+EOF
+mkdir files
+cp /usr/local/bin/probe files
+mke2fs -q -t ext4 -d files probe.img 32M"#;
+
+const DISKS: &str = "cobd1=/root/raw.img cobd2=/root/disk.qcow2 cobd3=/root/part cobd4=/root/flat.vmdk,ro cobd5=/root/probe.img,ro";
+
+/// Disks for reading, as qemu-img makes them: name, and the words for it.
+const FOREIGN: [(&str, &[&str]); 5] = [
+    ("dynamic.vhd", &["-O", "vpc"]),
+    ("fixed.vhd", &["-O", "vpc", "-o", "subformat=fixed"]),
+    ("disk.vhdx", &["-O", "vhdx", "-o", "block_size=1M"]),
+    ("disk.vdi", &["-O", "vdi"]),
+    ("sparse.vmdk", &["-O", "vmdk"]),
+];
+/// The first of them is this disk of the guest.
+const FIRST_FOREIGN: u32 = 6;
+/// MiB that have data in these disks, and one that has none: a table of a VHDX is in parts for 4 GiB each.
+const PLACES: &str = "0 5 4200 3000";
+
+/// Makes a large disk with little in it, in all formats.
+fn make_foreign(folder: &Path) -> Result<()> {
+    let disk = folder.join("source.raw");
+    let file = fs::File::create(&disk)?;
+    file.set_len(4300 << 20)?;
+    for place in [0, 5 << 20, 4200 << 20] {
+        let bytes: Vec<u8> = (0..1_u64 << 17).flat_map(|i| (i * i + place).to_le_bytes()).collect();
+        file.write_all_at(&bytes, place)?;
+    }
+    for (name, words) in FOREIGN {
+        run(Command::new("qemu-img")
+            .arg("convert")
+            .args(["-f", "raw"])
+            .args(words)
+            .arg(&disk)
+            .arg(folder.join(name)))?;
+    }
+    Ok(())
+}
+
+/// Sums of pieces of a disk.
+fn sums(disk: &str) -> String {
+    format!("for i in {PLACES}; do dd if={disk} bs=1M skip=$i count=1 status=none | sha256sum; done")
+}
+
+/// A host with a folder of the test's own at /mnt/share, and the driver loaded.
+fn host(folder: &Path) -> Result<Lab> {
+    run(Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(folder.join("disk.qcow2"))
+        .arg("64M"))?;
+    make_foreign(folder)?;
+    let lab = host_for("6.1", "6.1")?.smp(2).share(folder).boot()?;
+    lab.ok(FILES)?;
+    lab.ok("colinux driver load")?;
+    Ok(lab)
+}
+
+/// Path of a disk in the guest.
+fn disk(number: u32) -> String {
+    format!("/dev/disk/by-id/virtio-cobd{number}")
+}
+
+#[test]
+fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = host(folder.path())?;
+    // What the host uses is refused: a mounted partition, and the disk that it is on.
+    lab.ok("mke2fs -q /root/part && mount /root/part /mnt")?;
+    for disk in ["part", "whole"] {
+        let out = lab.run(&format!("cd /root && colinux run {IMAGE} cobd1={disk}"))?;
+        ensure!(out.status == BUSY && out.stderr.contains("in use"), "{disk}: {out:?}");
+    }
+    lab.ok("umount /mnt")?;
+    // The guest's own disk: a qcow2 on a block device that stays as it is.
+    lab.ok(&format!("dumpe2fs -h {IMAGE} >/root/before"))?;
+    let foreign: String = (FIRST_FOREIGN..)
+        .zip(FOREIGN)
+        .map(|(number, (name, _))| format!("cobd{number}=/mnt/share/{name},ro "))
+        .collect();
+    let words = format!("cobd0={IMAGE},overlay=/root/over.qcow2 {DISKS} {foreign} cpus=2");
+    let mut guest = Guest::boot(&lab, &words)?;
+    let serials = guest.ok("grep -h . /sys/block/vd?/serial")?;
+    let count = FIRST_FOREIGN as usize + FOREIGN.len();
+    ensure!(
+        serials.split_whitespace().eq((0..count).map(|number| format!("cobd{number}"))),
+        "the disks are in disorder: {serials}"
+    );
+    guest.ok("mount -o ro /dev/disk/by-id/virtio-cobd5 /mnt")?;
+    for (number, seed) in [(1, 1), (2, 2), (3, 3)] {
+        let out = guest.ok(&format!("/mnt/probe disk {} {seed} 150", disk(number)))?;
+        ensure!(out.contains("sectors are right"), "{out}");
+    }
+    let flat = guest.ok(&format!("sha256sum <{}", disk(4)))?;
+    assert_eq!(flat, lab.ok("sha256sum </root/flat.img")?, "the VMDK");
+    let expected = lab.ok(&sums("/mnt/share/source.raw"))?;
+    for (number, (name, _)) in (FIRST_FOREIGN..).zip(FOREIGN) {
+        assert_eq!(guest.ok(&sums(&disk(number)))?, expected, "{name}");
+    }
+    ensure!(
+        guest.run(&format!("dd if=/dev/zero of={} count=1", disk(4)))?.status != 0,
+        "a read-only disk is written"
+    );
+    threads_are_shut_in(
+        &lab,
+        &["vcpu 0", "vcpu 1", "console", "rng queue 0", "cobd0", "cobd1", "cobd2", "cobd3"],
+    )?;
+    // Space comes back.
+    let blocks = || -> Result<u64> { Ok(lab.ok("stat -c %b /root/raw.img")?.trim().parse()?) };
+    ensure!(blocks()? > 10_000, "the probe wrote {} blocks", blocks()?);
+    guest.ok(&format!("blkdiscard {}", disk(1)))?;
+    ensure!(blocks()? < 100, "{} blocks are left after a discard", blocks()?);
+    // It grows while it is used.
+    for (number, words, bytes) in
+        [(1, "", 96_u64 << 20), (2, "--size 128M", 128 << 20), (0, "--size 6G", 6 << 30)]
+    {
+        lab.ok("truncate -s 96M /root/raw.img")?;
+        let said = lab.ok(&format!("colinux grow cobd{number} {words}"))?;
+        ensure!(said.contains(&bytes.to_string()), "{said}");
+        // The guest's kernel takes the news on a thread of its own.
+        let seen = format!("[ $(blockdev --getsize64 {}) = {bytes} ]", disk(number));
+        guest.ok(&format!("timeout 60 sh -c 'until {seen}; do sleep 0.1; done'"))?;
+    }
+    // So it does at boot.
+    guest.ok("systemctl restart systemd-growfs@-.service")?;
+    let root: u64 = guest.ok("df --block-size=1M --output=size / | tail -n 1")?.trim().parse()?;
+    ensure!(root > 5500, "the root has {root} MiB");
+    let refused = lab.run("colinux grow cobd1 --size 1M")?;
+    ensure!(refused.status != 0 && refused.stderr.contains("only grows"), "{refused:?}");
+    guest.power_off()?;
+    lab.ok(&format!("dumpe2fs -h {IMAGE} | cmp - /root/before"))?;
+    lab.ok("cp /root/disk.qcow2 /mnt/share/after.qcow2")?;
+    run(Command::new("qemu-img").args(["check", "-q"]).arg(folder.path().join("after.qcow2")))?;
+    lab.ok("colinux driver unload")?;
+    lab.power_off()
+}
