@@ -29,8 +29,9 @@ pub fn run() -> Result<ExitCode> {
             &[],
         )?;
     }
+    cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], &[])?;
     test::portable()?;
-    test::hosted(&[])?;
+    test::hosted()?;
     eprintln!("xtask: every check passed");
     Ok(ExitCode::SUCCESS)
 }

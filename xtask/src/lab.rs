@@ -51,7 +51,7 @@ pub struct MachineArgs {
     /// Count time in instructions: one is a nanosecond.
     #[arg(long)]
     icount: bool,
-    /// Stop before the first instruction, with gdb's remote protocol on TCP port 1234.
+    /// Let gdb in on TCP port 1234; `colinux symbols` in the host writes what it needs.
     #[arg(long)]
     gdb: bool,
     /// Kill the host after so many seconds.
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         lab = if args.snapshot { lab.scratch_disk(disk) } else { lab.disk(disk) };
     }
     if args.machine.gdb {
-        eprintln!("the host waits for gdb: target remote localhost:1234");
+        eprintln!("gdb may come: target remote localhost:1234");
     }
     let lab = lab.boot()?;
     if !args.no_driver {

@@ -4,8 +4,10 @@
 mod bench;
 mod check;
 mod consoles;
+mod fuzz;
 mod lab;
 mod promises;
+mod soak;
 mod steps;
 mod terminal;
 mod test;
@@ -31,11 +33,15 @@ enum Task {
     Lab(lab::Args),
     /// Run the tests: those on this computer, then those in the lab.
     Test(test::Args),
+    /// Run the long demonstrations, of which one takes most of an hour.
+    Soak(soak::Args),
     /// Measure the host's kernel alone and as a guest; nothing is judged.
     Bench(bench::Args),
+    /// Feed bytes that libFuzzer makes to devices, parsers and protocols.
+    Fuzz(fuzz::Args),
     /// Check what has to hold before a push: tidiness, format, lints, hosted tests.
     Check,
-    /// Build the colinux executable, statically linked, and print its path.
+    /// Build the colinux executable, statically linked, and its Debian package beside it; print its path.
     Build,
     /// Make a Debian guest's image and print its path.
     Image {
@@ -50,7 +56,9 @@ fn main() -> ExitCode {
         Task::Try(args) => trial::run(&args),
         Task::Lab(args) => lab::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Check => check::run(),
         Task::Build => build(),
         Task::Image { kernel } => image(&kernel),

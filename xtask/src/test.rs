@@ -1,10 +1,11 @@
 //! `cargo xtask test`.
 
-use crate::steps::cargo;
+use crate::{fuzz, steps::cargo};
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use colinux_lab::kernel::Kernel;
-use colinux_lab::{image, rootfs};
+use colinux_lab::{executables::workspace, image, rootfs};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,6 +14,8 @@ const HOSTED_TESTS: &str = "not package(colinux-tests)";
 
 /// The kernels of hosts and guests in the lab's tests.
 const KERNELS: &[&str] = &["6.1", "6.12"];
+/// The kernels of hosts only.
+const HOSTS: &[&str] = &["6.1-cloud", "6.12-rt"];
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 /// What names no operating system.
 const PORTABLE: &[&str] = &[
@@ -33,7 +36,7 @@ pub struct Args {
     /// Run only the tests that need the lab.
     #[arg(long, conflicts_with = "hosted")]
     lab: bool,
-    /// Run only tests whose name contains this.
+    /// Run only tests whose name contains this, or those of this file of `tests/tests`.
     filter: Vec<String>,
 }
 
@@ -43,11 +46,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut passed = Vec::new();
     if !args.lab {
         portable()?;
-        hosted(&args.filter)?;
+        nextest(HOSTED_TESTS, args, &[])?;
+        if args.filter.is_empty() {
+            fuzz::briefly()?;
+        }
         passed.push("hosted tests");
     }
     if !args.hosted {
-        lab(&args.filter)?;
+        lab(args)?;
         passed.push("lab tests");
     }
     eprintln!("xtask: {} passed in {} s", passed.join(" and "), start.elapsed().as_secs());
@@ -55,8 +61,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Runs the tests that need nothing but this computer.
-pub fn hosted(filter: &[String]) -> Result<()> {
-    nextest(HOSTED_TESTS, filter, &[])
+pub fn hosted() -> Result<()> {
+    nextest(HOSTED_TESTS, &Args { hosted: true, lab: false, filter: Vec::new() }, &[])
 }
 
 /// Builds for Windows what is to be the same there.
@@ -66,35 +72,72 @@ pub fn portable() -> Result<()> {
     cargo(&arguments, &[])
 }
 
-fn lab(filter: &[String]) -> Result<()> {
+fn lab(args: &Args) -> Result<()> {
     colinux_lab::apt::install_tools()?;
     eprintln!("xtask: building colinux for the lab");
     let executables = colinux_lab::executables::build()?;
-    if filter.is_empty() {
-        prepare()?;
+    if args.filter.is_empty() {
+        real_kernels(&prepare()?)?;
     }
     // The stack of a failed test says nothing: its error does, with the logs.
     let variables = [("COLINUX_EXECUTABLES", &*executables.to_string_lossy()), ("RUST_BACKTRACE", "0")];
-    nextest(LAB_TESTS, filter, &variables)
+    nextest(LAB_TESTS, args, &variables)
 }
 
-/// Makes what most tests need, so that making it counts against no test's time.
-fn prepare() -> Result<()> {
+/// Makes what most tests need, so that making it counts against no test's time; returns the kernels.
+fn prepare() -> Result<Vec<PathBuf>> {
     rootfs::host()?;
     for version in KERNELS {
-        let spec = version.parse()?;
-        Kernel::get(&spec)?;
-        image::debian_guest(&spec)?;
+        image::debian_guest(&version.parse()?)?;
     }
-    Ok(())
+    image::debian_guest_with_flavours()?;
+    rootfs::client_host()?;
+    image::services_guest(&KERNELS[0].parse()?)?;
+    let kernel = |version: &&str| {
+        let kernel = Kernel::get(&version.parse()?)?;
+        kernel.kept()?;
+        Ok(kernel.vmlinuz)
+    };
+    KERNELS.iter().chain(HOSTS).map(kernel).collect()
 }
 
-fn nextest(tests: &str, filter: &[String], variables: &[(&str, &str)]) -> Result<()> {
-    let mut arguments = vec!["nextest", "run", "--workspace", "--filterset", tests];
-    if !filter.is_empty() {
+/// Has the resolver read the lab's kernels.
+fn real_kernels(kernels: &[PathBuf]) -> Result<()> {
+    let paths = std::env::join_paths(kernels)?;
+    let arguments =
+        ["nextest", "run", "--package", "kbind-resolve", "--test", "real", "--run-ignored", "only"];
+    cargo(&arguments, &[("COLINUX_TEST_KERNELS", &*paths.to_string_lossy())])
+}
+
+fn nextest(tests: &str, args: &Args, variables: &[(&str, &str)]) -> Result<()> {
+    let folder = workspace()?.join("tests/tests");
+    let filterset = filterset(tests, &args.filter, &|word| folder.join(format!("{word}.rs")).exists());
+    let mut arguments = vec!["nextest", "run", "--workspace", "--filterset", &filterset];
+    if !args.filter.is_empty() && !args.lab && !args.hosted {
         // A filter may well name tests of the other half only.
         arguments.push("--no-tests=pass");
     }
-    arguments.extend(filter.iter().map(String::as_str));
     cargo(&arguments, variables)
+}
+
+/// Those of `tests` that any of the words names, or all if there is none. A word is a file of tests in the lab, or a part of a test's name.
+fn filterset(tests: &str, words: &[String], is_file: &dyn Fn(&str) -> bool) -> String {
+    let name = |word: &String| {
+        if is_file(word) { format!("binary_id(colinux-tests::{word})") } else { format!("test(~{word})") }
+    };
+    let named: Vec<_> = words.iter().map(name).collect();
+    if named.is_empty() { tests.to_owned() } else { format!("({tests}) and ({})", named.join(" or ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filterset;
+
+    #[test]
+    fn words_name_tests_and_their_files() {
+        let filterset = |words| filterset("all()", words, &|word| word == "many");
+        assert_eq!(filterset(&[]), "all()");
+        let words = ["many", "sleep"].map(str::to_owned);
+        assert_eq!(filterset(&words), "(all()) and (binary_id(colinux-tests::many) or test(~sleep))");
+    }
 }
