@@ -3,7 +3,7 @@
 use crate::{
     Balloon, BalloonDevice, Block, Borrower, Format, FrameStream, Mac, Net, RawImage, Rng, Serial,
     VirtioDevice,
-    net::handshake,
+    net::{handshake, persist::ClosedWindows, segment::Segment},
     storage,
     testing::{DATA, Driver, MEMORY, PAGE, SIZE, available, descriptors, used},
 };
@@ -182,7 +182,13 @@ fn settle(guest: &Driver) {
 
 /// Bytes as what comes from a network, and as a frame of the guest.
 pub fn frames(data: &[u8]) {
-    let _ = handshake::acknowledgement(data);
+    let (mut windows, now) = (ClosedWindows::default(), Instant::now());
+    if let Some(segment) = Segment::of(data) {
+        let _ = handshake::acknowledgement(&segment);
+        windows.announced(&segment, || now);
+    }
+    windows.told(data);
+    let _ = windows.question(now + PATIENCE);
     let (mut cable, socket) = UnixStream::pair().unwrap();
     let mut stream = FrameStream::new(socket).unwrap();
     cable.set_nonblocking(true).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::Slices;
 use colinux_driver::Tap;
-use std::{io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd, time::Instant};
 
 /// Bytes of the header before each frame in the rings (`struct virtio_net_hdr_v1`, virtio 1.2, section 5.1.6).
 pub const HEADER: usize = 12;
@@ -38,6 +38,11 @@ pub trait Backend: Send {
     /// # Errors
     /// The backend is gone.
     fn set_features(&mut self, features: u64) -> io::Result<()>;
+
+    /// When there may be a frame although the file is not readable.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 
     /// The frame that is to be received next; the same one until it is taken.
     ///

@@ -2,41 +2,22 @@
 //!
 //! The passt of Debian 12 acknowledges a guest's SYN on a forwarded connection no sooner than it has bytes of the client. A server that speaks first, as those of databases and mail do, waits for that (RFC 9293, section 3.5), and the client for the server.
 
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use super::segment::Segment;
 
-/// Longest frame with a SYN, in bytes: the headers of Ethernet, of IPv6 or of IPv4 with all options, and of TCP with all options.
-pub(super) const LONGEST: usize = 14 + 60 + 60;
-/// Hops that the acknowledgement may take; it takes one.
-const HOPS: u8 = 64;
 /// Room that it gives the guest, before the scale that passt has asked for: for a greeting, until passt says how much there is.
 const WINDOW: u16 = 1024;
 
-/// The frame that acknowledges `frame`, if that is a guest's answer to a SYN.
-pub(crate) fn acknowledgement(frame: &[u8]) -> Option<Vec<u8>> {
-    let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let (link, Some(TransportSlice::Tcp(tcp))) = (packet.link?.to_header()?, packet.transport) else {
-        return None;
-    };
-    if !(tcp.syn() && tcp.ack()) {
+/// The frame that acknowledges `segment`, if that is a guest's answer to a SYN.
+pub(crate) fn acknowledgement(segment: &Segment) -> Option<Vec<u8>> {
+    let Segment { source, destination, tcp, .. } = segment;
+    if !(tcp.syn && tcp.ack) {
         return None;
     }
-    let link = link.ethernet2()?;
-    let reply = PacketBuilder::ethernet2(link.destination, link.source);
-    let reply = match packet.net? {
-        NetSlice::Ipv4(ip) => {
-            let ip = ip.header();
-            reply.ipv4(ip.destination(), ip.source(), HOPS)
-        }
-        NetSlice::Ipv6(ip) => {
-            let ip = ip.header();
-            reply.ipv6(ip.destination(), ip.source(), HOPS)
-        }
-        _ => return None,
-    };
+    let reply = segment.reply()?;
     let reply = reply
-        .tcp(tcp.destination_port(), tcp.source_port(), tcp.acknowledgment_number(), WINDOW)
-        .ack(tcp.sequence_number().wrapping_add(1));
-    let mut bytes = Vec::with_capacity(LONGEST);
+        .tcp(destination.port(), source.port(), tcp.acknowledgment_number, WINDOW)
+        .ack(tcp.sequence_number.wrapping_add(1));
+    let mut bytes = Vec::new();
     reply.write(&mut bytes, &[]).ok()?;
     Some(bytes)
 }
@@ -44,6 +25,8 @@ pub(crate) fn acknowledgement(frame: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::segment::LONGEST;
+    use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
     use proptest::prelude::*;
 
     const GUEST: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -64,10 +47,14 @@ mod tests {
         frame
     }
 
+    fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+        acknowledgement(&Segment::of(frame)?)
+    }
+
     #[test]
     fn a_guests_answer_to_a_syn_is_acknowledged() {
         for six in [false, true] {
-            let reply = acknowledgement(&from_guest(six, |_| {})).unwrap();
+            let reply = answer(&from_guest(six, |_| {})).unwrap();
             let packet = SlicedPacket::from_ethernet(&reply).unwrap();
             let link = packet.link.unwrap().to_header().unwrap().ethernet2().unwrap();
             assert_eq!((link.source, link.destination), (GATEWAY, GUEST));
@@ -93,9 +80,9 @@ mod tests {
 
     #[test]
     fn other_frames_are_not_answered() {
-        assert_eq!(acknowledgement(&from_guest(false, |tcp| tcp.ack = false)), None);
-        assert_eq!(acknowledgement(&from_guest(true, |tcp| tcp.syn = false)), None);
-        assert_eq!(acknowledgement(&[]), None);
+        assert_eq!(answer(&from_guest(false, |tcp| tcp.ack = false)), None);
+        assert_eq!(answer(&from_guest(true, |tcp| tcp.syn = false)), None);
+        assert_eq!(answer(&[]), None);
     }
 
     proptest! {
@@ -107,7 +94,7 @@ mod tests {
                 let kept = frame.len().min(valid.len()) / 2;
                 frame[..kept].copy_from_slice(&valid[..kept]);
             }
-            let _ = acknowledgement(&frame);
+            let _ = answer(&frame);
         }
     }
 }

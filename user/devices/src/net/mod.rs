@@ -7,7 +7,9 @@ mod kernel;
 mod mac;
 mod output;
 mod passt;
+pub(crate) mod persist;
 mod receive;
+pub(crate) mod segment;
 mod stream;
 mod tap;
 #[cfg(test)]

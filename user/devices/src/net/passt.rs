@@ -1,6 +1,10 @@
 //! User-mode network address translation: passt, as a child at the other end of a [`FrameStream`].
 
-use super::{Backend, Frame, FrameStream, HEADER, Mac, handshake};
+use super::{
+    Backend, Frame, FrameStream, HEADER, Mac, handshake,
+    persist::ClosedWindows,
+    segment::{self, Segment},
+};
 use crate::Slices;
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
 use std::{
@@ -15,7 +19,7 @@ use std::{
     },
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tracing::warn;
 
@@ -34,8 +38,8 @@ const NOISE: &str = "Failed to send";
 /// Frames that do not fit are lost, and when it was the last of a window, passt waits two seconds before it sends them again (`ACK_TIMEOUT`, tcp.c in passt).
 const AHEAD: usize = 12 << 20;
 
-/// Acknowledgements that may wait for the guest to take them.
-const HANDSHAKES: usize = 256;
+/// Frames of our own that may wait for the guest to take them.
+const ADDED: usize = 256;
 
 /// A protocol whose ports can be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +96,9 @@ pub fn passt_is_there() -> bool {
 pub struct Passt {
     stream: FrameStream,
     child: Child,
-    /// Acknowledgements that the guest is to get before what comes from passt.
-    handshakes: VecDeque<Vec<u8>>,
+    windows: ClosedWindows,
+    /// What passt leaves out, which the guest is to get before what comes from passt.
+    added: VecDeque<Vec<u8>>,
 }
 
 impl Passt {
@@ -111,7 +116,19 @@ impl Passt {
         if let Some(stderr) = child.stderr.take() {
             thread::Builder::new().name(PROGRAM.to_owned()).spawn(move || report(stderr))?;
         }
-        Ok(Self { stream: FrameStream::new(ours)?, child, handshakes: VecDeque::new() })
+        Ok(Self {
+            stream: FrameStream::new(ours)?,
+            child,
+            windows: ClosedWindows::default(),
+            added: VecDeque::new(),
+        })
+    }
+}
+
+impl Passt {
+    /// Those that are lost here are missed, and made again.
+    fn add(&mut self, frame: Option<Vec<u8>>) {
+        self.added.extend(frame.filter(|_| self.added.len() < ADDED));
     }
 }
 
@@ -209,26 +226,38 @@ impl Backend for Passt {
         self.stream.set_features(features)
     }
 
+    fn deadline(&self) -> Option<Instant> {
+        self.windows.deadline()
+    }
+
     fn frame(&mut self) -> io::Result<Option<Frame<'_>>> {
-        match self.handshakes.front() {
+        if self.windows.deadline().is_some() {
+            let question = self.windows.question(Instant::now());
+            self.add(question);
+        }
+        match self.added.front() {
             Some(bytes) => Ok(Some(Frame { header: [0; HEADER], bytes })),
             None => self.stream.frame(),
         }
     }
 
     fn take_frame(&mut self) {
-        if self.handshakes.pop_front().is_none() {
+        if self.added.pop_front().is_none() {
+            if let Ok(Some(frame)) = self.stream.frame() {
+                self.windows.told(frame.bytes);
+            }
             self.stream.take_frame();
         }
     }
 
     fn send(&mut self, mut packet: Slices<'_>) -> io::Result<bool> {
-        let mut short = [0; HEADER + handshake::LONGEST];
+        let mut short = [0; HEADER + segment::LONGEST];
         let Some(short) = short.get_mut(..packet.len()) else { return self.stream.send(packet) };
         packet.take_front(short);
-        let answer = short.get(HEADER..).and_then(handshake::acknowledgement);
-        // Of those that are lost here the guest reminds us.
-        self.handshakes.extend(answer.filter(|_| self.handshakes.len() < HANDSHAKES));
+        if let Some(segment) = short.get(HEADER..).and_then(Segment::of) {
+            self.windows.announced(&segment, Instant::now);
+            self.add(handshake::acknowledgement(&segment));
+        }
         self.stream.send(Slices::from(short))
     }
 

@@ -1,7 +1,7 @@
 //! The thread that serves a network device.
 
 use super::{
-    Cable, Link,
+    Backend, Cable, Link,
     receive::{Outcome, Receiver},
     transmit::{Failure, Next, Transmitter},
 };
@@ -10,11 +10,12 @@ use crate::{
     service::{Service, Stop},
 };
 use colinux_driver::GuestMemory;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     io,
     os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 use tracing::debug;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
@@ -137,7 +138,10 @@ impl Job {
         let mut files: Vec<_> =
             events.iter().map(|event| PollFd::from_borrowed_fd(event.as_fd(), PollFlags::IN)).collect();
         files.extend(link.backend.iter().map(|backend| PollFd::from_borrowed_fd(backend.file(), wanted)));
-        match poll(&mut files, None) {
+        let deadline = link.backend.as_deref().and_then(Backend::deadline);
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+        match poll(&mut files, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
