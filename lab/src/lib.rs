@@ -28,4 +28,4 @@ pub use firmware::Firmware;
 pub use host::{Lab, LabBuilder};
 pub use kernel::KernelSpec;
 pub use process::{Output, Process};
-pub use qemu::SAME_ADDRESSES;
+pub use qemu::EMULATED;

@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 use crate::firmware::Firmware;
 use crate::proto::PORT_NAME;
 
-/// Word for a kernel's command line that puts each program where it was before. QEMU 7.2 translates code anew for each address that it is mapped
-/// at: with other addresses in every process it translates four times as much, and a write to a page of code that was mapped often takes it milliseconds.
-pub const SAME_ADDRESSES: &str = "norandmaps";
+/// Words for the command line of a kernel that is emulated.
+///
+/// * Each program is put where one was before. QEMU 7.2 translates code anew for each address that it is mapped at: with other addresses in every process it translates four times as much, and a write to a page
+///   of code that was mapped often takes it milliseconds.
+/// * A CPU is stuck after a minute, not after twenty seconds: the computer that emulates it may stand still for longer than that (a kernel clears pages, and its clock has moved on by 26 s meanwhile).
+pub const EMULATED: &str = "norandmaps watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60";
 
 /// Words that start a kernel with one CPU; the agent starts the others when the boot is over. Kernels rewrite most of their code while they boot,
 /// and QEMU 7.2 can keep what another CPU has overwritten meanwhile (docs/debugging.md).
@@ -164,7 +167,7 @@ impl Machine {
         // The emulated timer is late on a busy computer, and the kernel's test of it would panic.
         // So is a read of its HPET, which the kernel takes for a fault of the TSC.
         let mut words = vec!["console=ttyS0", "no_timer_check", "tsc=reliable", "panic=-1", "loglevel=5"];
-        words.push(SAME_ADDRESSES);
+        words.push(EMULATED);
         if self.smp > 1 {
             words.extend(ONE_CPU_FIRST);
         }

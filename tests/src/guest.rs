@@ -2,7 +2,7 @@
 
 use crate::KERNEL;
 use anyhow::{Context, Result, ensure};
-use colinux_lab::{Lab, Output, Process, SAME_ADDRESSES, log, small};
+use colinux_lab::{EMULATED, Lab, Output, Process, log, small};
 use std::time::Duration;
 
 /// How long a guest may take from its start to its login prompt, under emulation on a busy computer.
@@ -29,7 +29,7 @@ impl<'lab> Guest<'lab> {
     /// Starts `colinux run` with `arguments`: an image and `key=value` words.
     pub fn start(lab: &'lab Lab, arguments: &str) -> Result<Self> {
         let separator = if arguments.contains(" -- ") { "" } else { " --" };
-        Self::shown_by(lab, &format!("exec colinux run {arguments}{separator} {SAME_ADDRESSES}"))
+        Self::shown_by(lab, &format!("exec colinux run {arguments}{separator} {EMULATED}"))
     }
 
     /// A guest whose console `command` shows.

@@ -9,7 +9,7 @@ mod shut_in;
 
 pub use anyhow::{Result, ensure};
 pub use colinux_lab::source::PACKAGE as SOURCE;
-pub use colinux_lab::{Firmware, Lab, LabBuilder, Output, Process, SAME_ADDRESSES, log::bad_lines};
+pub use colinux_lab::{EMULATED, Firmware, Lab, LabBuilder, Output, Process, log::bad_lines};
 pub use counters::Counters;
 pub use guest::{Guest, small_guest};
 pub use shut_in::threads_are_shut_in;

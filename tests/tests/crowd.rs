@@ -1,6 +1,6 @@
 //! Many guests at once on two CPUs.
 
-use colinux_tests::{Counters, Lab, Result, SAME_ADDRESSES, bad_lines, ensure, small_guest, small_host};
+use colinux_tests::{Counters, EMULATED, Lab, Result, bad_lines, ensure, small_guest, small_host};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,9 +46,8 @@ fn together(guests: usize, memory: &str) -> Result<()> {
 /// Starts all at the same moment, and waits until they have booted.
 fn start_all(lab: &Lab, guests: usize, limit: Duration) -> Result<()> {
     let small = small_guest("name=g$i log=/tmp/g$i.log mem=200M");
-    let start = format!(
-        "for i in $(seq {guests}); do colinux start {small} {SAME_ADDRESSES} & pids=\"$pids $!\"; done"
-    );
+    let start =
+        format!("for i in $(seq {guests}); do colinux start {small} {EMULATED} & pids=\"$pids $!\"; done");
     lab.spawn(&format!("{start}; {WAIT}"))?.wait(limit)?.ok()?;
     let up = "until grep -q 'the small guest is up' /tmp/g$i.log; do pgrep -f name=g$i > /dev/null || { cat /tmp/g$i.log >&2; exit 1; }; sleep 0.5; done";
     lab.spawn(&format!("for i in $(seq {guests}); do {up}; done"))?.wait(limit)?.ok().map(drop)

@@ -3,7 +3,7 @@
 use super::table::Results;
 use anyhow::{Context, Result, ensure};
 use colinux_lab::progress::tail;
-use colinux_lab::{Lab, LabBuilder, SAME_ADDRESSES, apt, cache, small};
+use colinux_lab::{EMULATED, Lab, LabBuilder, apt, cache, small};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,9 +53,7 @@ pub fn measure(lab: &Lab) -> Result<()> {
 fn arguments(lab: &Lab, settings: &str) -> String {
     let release = lab.release();
     let (initrd, words) = (small::INITRD, small::WORDS);
-    format!(
-        "kernel=/boot/vmlinuz-{release} initrd={initrd} mem={MEMORY} {settings} -- {words} {SAME_ADDRESSES}"
-    )
+    format!("kernel=/boot/vmlinuz-{release} initrd={initrd} mem={MEMORY} {settings} -- {words} {EMULATED}")
 }
 
 /// Time from the start of the daemons until the last shell is there.
