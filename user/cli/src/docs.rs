@@ -90,7 +90,7 @@ fn understood(words: &[String], whole: bool) -> Result<(), String> {
 fn values(command: Command) -> Result<(), crate::status::Failure> {
     use crate::config::{self, parse_bytes, parse_count};
     match command {
-        Command::Run { words, .. } | Command::Start { words, .. } => settings(&words),
+        Command::Run(guest) | Command::Start(guest) => settings(&guest.words),
         Command::Config {
             command: config::Command::Show { words, .. } | config::Command::Check { words },
         } => settings(&words),

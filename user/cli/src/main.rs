@@ -28,7 +28,7 @@ mod status;
 mod symbols;
 mod vms;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use colinux_control::Request;
 use status::{Failure, Status};
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -45,40 +45,41 @@ struct Arguments {
     command: Command,
 }
 
+/// What a guest is made of.
+#[derive(Args)]
+struct Guest {
+    /// The guest's programs show their windows on this display
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "DISPLAY")]
+    x11: Option<String>,
+    /// The guest's programs are heard, and hear, through this PulseAudio or PipeWire
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "SOCKET")]
+    sound: Option<String>,
+    /// IMAGE, CONFIG or @CONFIG, and key=value settings
+    #[arg(required = true)]
+    words: Vec<String>,
+    /// Words for the guest's kernel command line
+    #[arg(last = true)]
+    append: Vec<String>,
+}
+
+impl Guest {
+    /// Its words, with options as the settings that they are short for; and those of its kernel.
+    fn words(self) -> (Vec<String>, Vec<String>) {
+        let mut words = self.words;
+        words.extend(self.x11.map(|display| format!("x11={display}")));
+        words.extend(self.sound.map(|socket| format!("sound={socket}")));
+        (words, self.append)
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
-    /// Run a guest from a raw disk image; its own kernel is used
+    /// Run a guest from a disk image; its own kernel is used
     #[command(after_help = config::HELP)]
-    Run {
-        /// The guest's programs show their windows on this display
-        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "DISPLAY")]
-        x11: Option<String>,
-        /// The guest's programs are heard, and hear, through this PulseAudio or PipeWire
-        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "SOCKET")]
-        sound: Option<String>,
-        /// IMAGE, CONFIG or @CONFIG, and key=value settings
-        #[arg(required = true)]
-        words: Vec<String>,
-        /// Words for the guest's kernel command line
-        #[arg(last = true)]
-        append: Vec<String>,
-    },
+    Run(Guest),
     /// Run a guest in the background; prints its name when it runs
     #[command(after_help = config::HELP)]
-    Start {
-        /// The guest's programs show their windows on this display
-        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "DISPLAY")]
-        x11: Option<String>,
-        /// The guest's programs are heard, and hear, through this PulseAudio or PipeWire
-        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "SOCKET")]
-        sound: Option<String>,
-        /// IMAGE, CONFIG or @CONFIG, and key=value settings
-        #[arg(required = true)]
-        words: Vec<String>,
-        /// Words for the guest's kernel command line
-        #[arg(last = true)]
-        append: Vec<String>,
-    },
+    Start(Guest),
     /// The process of `start`
     #[command(name = start::INNER, hide = true)]
     RunInBackground {
@@ -273,9 +274,13 @@ fn main() -> ExitCode {
         messages.without_time().init()
     }
     let result = match arguments.command {
-        Command::Run { x11, sound, words, append } => run::run(&with_desktop(words, x11, sound), append),
-        Command::Start { x11, sound, words, append } => {
-            start::start(&with_desktop(words, x11, sound), &append)
+        Command::Run(guest) => {
+            let (words, append) = guest.words();
+            run::run(&words, append)
+        }
+        Command::Start(guest) => {
+            let (words, append) = guest.words();
+            start::start(&words, &append)
         }
         Command::RunInBackground { words, append } => start::run_in_background(&words, append),
         Command::List { json } => vms::list(json),
@@ -312,13 +317,6 @@ fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(failure) => report(&failure),
     }
-}
-
-/// Options as the settings that they are short for.
-fn with_desktop(mut words: Vec<String>, x11: Option<String>, sound: Option<String>) -> Vec<String> {
-    words.extend(x11.map(|display| format!("x11={display}")));
-    words.extend(sound.map(|socket| format!("sound={socket}")));
-    words
 }
 
 fn report(failure: &Failure) -> ExitCode {

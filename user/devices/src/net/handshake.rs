@@ -25,26 +25,17 @@ pub(crate) fn acknowledgement(segment: &Segment) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::segment::LONGEST;
-    use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+    use crate::net::segment::{GATEWAY, GUEST, LONGEST, of_guest};
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
     use proptest::prelude::*;
 
-    const GUEST: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 2];
     const SEQUENCE: u32 = u32::MAX;
 
     fn from_guest(six: bool, change: impl Fn(&mut etherparse::TcpHeader)) -> Vec<u8> {
         let mut tcp = etherparse::TcpHeader::new(3306, 40000, SEQUENCE, 500);
         (tcp.syn, tcp.ack, tcp.acknowledgment_number) = (true, true, 77);
         change(&mut tcp);
-        let link = PacketBuilder::ethernet2(GUEST, GATEWAY);
-        let ip = match six {
-            false => link.ipv4([10, 0, 2, 15], [10, 0, 2, 2], 64),
-            true => link.ipv6([1; 16], [2; 16], 64),
-        };
-        let mut frame = Vec::new();
-        ip.tcp_header(tcp).write(&mut frame, &[]).unwrap();
-        frame
+        of_guest(six, tcp)
     }
 
     fn answer(frame: &[u8]) -> Option<Vec<u8>> {

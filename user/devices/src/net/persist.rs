@@ -92,7 +92,7 @@ fn question(segment: &Segment) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::segment::LONGEST;
+    use crate::net::segment::{GATEWAY, GUEST, LONGEST, of_guest};
     use etherparse::{PacketBuilder, TcpHeader};
     use proptest::prelude::*;
 
@@ -101,14 +101,7 @@ mod tests {
         let mut tcp = TcpHeader::new(port, 7000, 5, 0);
         (tcp.ack, tcp.acknowledgment_number) = (true, 0);
         change(&mut tcp);
-        let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 15], [2, 0, 0, 0, 0, 2]);
-        let ip = match six {
-            false => link.ipv4([10, 0, 2, 15], [10, 0, 2, 2], 64),
-            true => link.ipv6([15; 16], [2; 16], 64),
-        };
-        let mut bytes = Vec::new();
-        ip.tcp_header(tcp).write(&mut bytes, &[]).unwrap();
-        bytes
+        of_guest(six, tcp)
     }
 
     fn says(windows: &mut ClosedWindows, frame: &[u8], now: Instant) {
@@ -129,7 +122,7 @@ mod tests {
                 assert_eq!(bytes.len(), guest(six, 40000, |_| {}).len() + 1);
                 let asked = Segment::of(&bytes).unwrap();
                 assert_eq!((asked.source.port(), asked.destination.port()), (7000, 40000));
-                assert_eq!((asked.link.source[5], asked.link.destination[5]), (2, 15));
+                assert_eq!((asked.link.source, asked.link.destination), (GATEWAY, GUEST));
                 assert_eq!(asked.tcp.sequence_number, u32::MAX, "the byte before what it waits for");
                 assert_eq!(
                     (asked.tcp.acknowledgment_number, asked.tcp.ack),

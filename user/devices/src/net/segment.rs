@@ -56,3 +56,21 @@ impl Segment {
         }
     }
 }
+
+/// A segment that a guest sends to its gateway, for tests.
+#[cfg(test)]
+pub(super) fn of_guest(six: bool, tcp: TcpHeader) -> Vec<u8> {
+    let link = PacketBuilder::ethernet2(GUEST, GATEWAY);
+    let ip = match six {
+        false => link.ipv4([10, 0, 2, 15], [10, 0, 2, 2], HOPS),
+        true => link.ipv6([1; 16], [2; 16], HOPS),
+    };
+    let mut frame = Vec::new();
+    ip.tcp_header(tcp).write(&mut frame, &[]).unwrap();
+    frame
+}
+
+#[cfg(test)]
+pub(super) const GUEST: [u8; 6] = [2, 0, 0, 0, 0, 1];
+#[cfg(test)]
+pub(super) const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 2];
