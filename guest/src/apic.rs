@@ -22,7 +22,8 @@ kbind::fields! {
 
 kbind::hooks! {
     "apic" := symbol "apic_noop";
-    "apic_noop+apic.wakeup_secondary_cpu" = wakeup: 2, was "noop_wakeup_secondary_cpu";
+    overload "apic_noop+apic.wakeup_secondary_cpu" = wakeup: 2, was "noop_wakeup_secondary_cpu";
+    overload "apic_noop+apic.wakeup_secondary_cpu" = wakeup_cpu: 3, was "noop_wakeup_secondary_cpu";
     "apic_noop+apic.read" = read: 1, was "noop_apic_read";
     "apic_noop+apic.write" = write: 2, was "noop_apic_write";
     optional "apic_noop+apic.eoi_write" = write: 2, was "noop_apic_write";
@@ -42,6 +43,11 @@ const HAS_APIC: u32 = 1 << 9;
 
 extern "C" fn wakeup(apic_id: u32, _start: u64) -> i32 {
     smp::start_vcpu(apic_id as usize)
+}
+
+/// Since 6.17 the number of the CPU comes along.
+extern "C" fn wakeup_cpu(apic_id: u32, start: u64, _cpu: u32) -> i32 {
+    wakeup(apic_id, start)
 }
 
 extern "C" fn read(register: u32) -> u32 {

@@ -5,8 +5,10 @@ use colinux_logic::msr::{Read, Write, read, write};
 kbind::hooks! {
     OLD_READ => "pv_ops+paravirt_patch_template.cpu.read_msr" = read_msr: 1, was "native_read_msr";
     OLD_READ_SAFE => "pv_ops+paravirt_patch_template.cpu.read_msr_safe" = read_msr_safe: 2, was "native_read_msr_safe";
-    OLD_WRITE => "pv_ops+paravirt_patch_template.cpu.write_msr" = write_msr: 3, was "native_write_msr";
-    OLD_WRITE_SAFE => "pv_ops+paravirt_patch_template.cpu.write_msr_safe" = write_msr_safe: 3, was "native_write_msr_safe";
+    OLD_WRITE => overload "pv_ops+paravirt_patch_template.cpu.write_msr" = write_msr: 2, was "native_write_msr";
+    OLD_WRITE_SAFE => overload "pv_ops+paravirt_patch_template.cpu.write_msr_safe" = write_msr_safe: 2, was "native_write_msr_safe";
+    OLD_WRITE_HALVES => overload "pv_ops+paravirt_patch_template.cpu.write_msr" = write_msr_halves: 3, was "native_write_msr";
+    OLD_WRITE_HALVES_SAFE => overload "pv_ops+paravirt_patch_template.cpu.write_msr_safe" = write_msr_halves_safe: 3, was "native_write_msr_safe";
 }
 
 /// `-EIO`, what the kernel's own safe variants return after a fault.
@@ -44,23 +46,52 @@ extern "C" fn read_msr_safe(msr: u32, error: *mut i32) -> u64 {
     value
 }
 
-extern "C" fn write_msr(msr: u32, low: u32, high: u32) {
+/// Since 6.16 the value is whole.
+extern "C" fn write_msr(msr: u32, value: u64) {
     if write(msr) == Write::Hardware {
         // SAFETY: native_write_msr, with what the kernel wants to write.
         unsafe {
-            core::mem::transmute::<u64, unsafe extern "C" fn(u32, u32, u32)>(OLD_WRITE.addr())(msr, low, high)
-        };
+            core::mem::transmute::<u64, unsafe extern "C" fn(u32, u64)>(OLD_WRITE.addr())(msr, value);
+        }
     }
 }
 
-extern "C" fn write_msr_safe(msr: u32, low: u32, high: u32) -> i32 {
-    match write(msr) {
+extern "C" fn write_msr_safe(msr: u32, value: u64) -> i32 {
+    write_safely(msr, || {
         // SAFETY: native_write_msr_safe, with what the kernel wants to write.
-        Write::Hardware => unsafe {
-            core::mem::transmute::<u64, unsafe extern "C" fn(u32, u32, u32) -> i32>(OLD_WRITE_SAFE.addr())(
-                msr, low, high,
+        unsafe {
+            core::mem::transmute::<u64, unsafe extern "C" fn(u32, u64) -> i32>(OLD_WRITE_SAFE.addr())(
+                msr, value,
             )
-        },
+        }
+    })
+}
+
+extern "C" fn write_msr_halves(msr: u32, low: u32, high: u32) {
+    if write(msr) == Write::Hardware {
+        // SAFETY: native_write_msr, with what the kernel wants to write.
+        unsafe {
+            core::mem::transmute::<u64, unsafe extern "C" fn(u32, u32, u32)>(OLD_WRITE_HALVES.addr())(
+                msr, low, high,
+            );
+        }
+    }
+}
+
+extern "C" fn write_msr_halves_safe(msr: u32, low: u32, high: u32) -> i32 {
+    write_safely(msr, || {
+        // SAFETY: native_write_msr_safe, with what the kernel wants to write.
+        unsafe {
+            core::mem::transmute::<u64, unsafe extern "C" fn(u32, u32, u32) -> i32>(
+                OLD_WRITE_HALVES_SAFE.addr(),
+            )(msr, low, high)
+        }
+    })
+}
+
+fn write_safely(msr: u32, native: impl FnOnce() -> i32) -> i32 {
+    match write(msr) {
+        Write::Hardware => native(),
         Write::Dropped => 0,
         Write::Absent => FAULT,
     }

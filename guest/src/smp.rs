@@ -19,7 +19,8 @@ kbind::symbols! {
 }
 
 kbind::functions! {
-    optional fn generic_processor_info(apic_id: i32, version: i32) -> i32;
+    overload fn generic_processor_info(apic_id: i32) -> i32 = "generic_processor_info";
+    overload fn generic_processor_info_of_version(apic_id: i32, version: i32) -> i32 = "generic_processor_info";
     optional fn topology_register_boot_apic(apic_id: u32);
     optional fn topology_register_apic(apic_id: u32, acpi_id: u32, present: bool);
     fn smp_prepare_cpus_common();
@@ -43,11 +44,17 @@ kbind::hooks! {
 
 /// Up to 6.8 CPUs are counted here, once; the first call of two asks only for what the memory allocator needs.
 extern "C" fn get_smp_config(early: u32) {
-    let Some(register) = generic_processor_info() else { return };
-    if early == 0 {
-        for vcpu in 0..vcpu_count() {
-            // SAFETY: boot; this is where an MP table would be read.
-            unsafe { register(vcpu as i32, apic::VERSION_VALUE as i32) };
+    if early != 0 {
+        return;
+    }
+    for vcpu in 0..vcpu_count() as i32 {
+        // SAFETY: boot; this is where an MP table would be read.
+        unsafe {
+            if let Some(register) = generic_processor_info() {
+                register(vcpu);
+            } else if let Some(register) = generic_processor_info_of_version() {
+                register(vcpu, apic::VERSION_VALUE as i32);
+            }
         }
     }
 }

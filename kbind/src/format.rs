@@ -27,6 +27,8 @@ pub const OPTIONAL: u8 = 1;
 pub const VARIADIC: u8 = 2;
 /// The record holds a list of old values to compare with (hooks).
 pub const CHECKED: u8 = 4;
+/// One of several records of this name: it is absent where the kernel's prototype is that of another one.
+pub const OVERLOAD: u8 = 8;
 
 /// What a record asks for. The strings are those of its text, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

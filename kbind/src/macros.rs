@@ -87,6 +87,8 @@ macro_rules! symbols {
 /// The name of the symbol is the identifier unless another is given. Arity and sizes are compared with
 /// the BTF prototype. An optional function is a function that returns the pointer, if there is one.
 /// A variadic function passes its first argument as the fixed one and the rest as variable ones.
+/// Where kernels have several prototypes of a function, each is an overload: an optional function that is absent
+/// where another one fits. A kernel for which none fits is refused.
 ///
 /// ```
 /// kbind::functions! {
@@ -94,6 +96,8 @@ macro_rules! symbols {
 ///     pub fn reserve(base: u64, size: u64) -> i32 = "memblock_reserve|__memblock_reserve";
 ///     pub optional fn apic_install_driver(driver: *mut u8);
 ///     pub variadic fn printk(fmt: *const u8) -> i32 = "_printk|printk";
+///     pub overload fn add_processor(apic_id: i32) -> i32 = "generic_processor_info";
+///     pub overload fn add_processor_of_version(apic_id: i32, version: i32) -> i32 = "generic_processor_info";
 /// }
 /// let _: unsafe fn(*mut u8) = register_console;
 /// let _: fn() -> Option<unsafe extern "C" fn(*mut u8)> = apic_install_driver;
@@ -104,17 +108,14 @@ macro_rules! functions {
     () => {};
     ($(#[$meta:meta])* $vis:vis optional fn $name:ident($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)?
      $(= $symbol:literal)?; $($rest:tt)*) => {
-        $(#[$meta])*
-        #[doc = concat!("Kernel function `", $crate::__name!($name $($symbol)?), "`, if this kernel has it.")]
-        $vis fn $name() -> Option<unsafe extern "C" fn($($type),*) $(-> $result)?> {
-            $crate::__slot!([static] SLOT: $crate::OptSymbol; Function, $crate::format::OPTIONAL,
-                $crate::__name!($name $($symbol)?),
-                prototype($crate::__result_size!($($result)?), &[$(size_of::<$type>()),*]));
-            // SAFETY: the loader found a function of this prototype at the address.
-            SLOT.addr().map(|address| unsafe {
-                core::mem::transmute::<u64, unsafe extern "C" fn($($type),*) $(-> $result)?>(address)
-            })
-        }
+        $crate::__optional_function!([$crate::format::OPTIONAL] $(#[$meta])* $vis $name($($type),*) [$($result)?]
+            $crate::__name!($name $($symbol)?));
+        $crate::functions!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis overload fn $name:ident($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)?
+     = $symbol:literal; $($rest:tt)*) => {
+        $crate::__optional_function!([$crate::format::OPTIONAL | $crate::format::OVERLOAD] $(#[$meta])* $vis
+            $name($($type),*) [$($result)?] $symbol);
         $crate::functions!($($rest)*);
     };
     ($(#[$meta:meta])* $vis:vis variadic fn $name:ident($first:ident : $first_type:ty $(, $arg:ident : $type:ty)* $(,)?)
@@ -155,6 +156,24 @@ macro_rules! functions {
             }
         }
         $crate::functions!($($rest)*);
+    };
+}
+
+/// A function that returns the pointer to one of the kernel, if there is one.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __optional_function {
+    ([$flags:expr] $(#[$meta:meta])* $vis:vis $name:ident($($type:ty),*) [$($result:ty)?] $symbol:expr) => {
+        $(#[$meta])*
+        #[doc = concat!("Kernel function `", $symbol, "`, if this kernel has it.")]
+        $vis fn $name() -> Option<unsafe extern "C" fn($($type),*) $(-> $result)?> {
+            $crate::__slot!([static] SLOT: $crate::OptSymbol; Function, $flags, $symbol,
+                prototype($crate::__result_size!($($result)?), &[$(size_of::<$type>()),*]));
+            // SAFETY: the loader found a function of this prototype at the address.
+            SLOT.addr().map(|address| unsafe {
+                core::mem::transmute::<u64, unsafe extern "C" fn($($type),*) $(-> $result)?>(address)
+            })
+        }
     };
 }
 
@@ -238,7 +257,8 @@ macro_rules! enums {
 ///
 /// `was "a|b|0"` names the values that the word may hold before; a number is never installed without.
 /// `NAME =>` in front makes a [`Symbol`](crate::Symbol) (an [`OptSymbol`](crate::OptSymbol) for an optional
-/// hook) that holds the old word, to chain to it.
+/// hook) that holds the old word, to chain to it. Where kernels call a place with different numbers of arguments,
+/// each function is an `overload`: that which fits is installed, and only its old word is filled in.
 ///
 /// ```
 /// extern "C" fn timer_init() {}
@@ -250,6 +270,7 @@ macro_rules! enums {
 ///     "x86_init+x86_init_ops.timers.timer_init" = timer_init: 0, was "hpet_time_init";
 ///     optional "pv_ops+paravirt_patch_template.cpu.io_delay" = io_delay: 0;
 ///     OLD_READ_MSR => "pv_ops+paravirt_patch_template.cpu.read_msr" = read_msr: 1;
+///     overload "apic_noop+apic.wakeup_secondary_cpu" = io_delay: 0;
 ///     "legacy_pic" := symbol "null_legacy_pic", was "default_legacy_pic";
 ///     "apic" := symbol "apic_noop";
 ///     "level2_fixmap_pgt+3584" := value 0x63, was "0";
@@ -266,19 +287,33 @@ macro_rules! hooks {
         static $old: $crate::OptSymbol = $crate::OptSymbol::unfilled();
         $crate::__hook!([$crate::format::OPTIONAL] [(&raw const $old).cast()] $place $($rest)*);
     };
+    ($(#[$meta:meta])* $old:ident => overload $place:literal $($rest:tt)*) => {
+        $crate::__hook_with_old!([$crate::format::OVERLOAD] $(#[$meta])* $old $place $($rest)*);
+    };
     ($(#[$meta:meta])* $old:ident => $place:literal $($rest:tt)*) => {
-        $(#[$meta])*
-        #[doc = concat!("Old value of `", $place, "`.")]
-        #[used]
-        #[unsafe(link_section = ".kbind.slots")]
-        static $old: $crate::Symbol = $crate::Symbol::unfilled();
-        $crate::__hook!([0] [(&raw const $old).cast()] $place $($rest)*);
+        $crate::__hook_with_old!([0] $(#[$meta])* $old $place $($rest)*);
+    };
+    (overload $place:literal $($rest:tt)*) => {
+        $crate::__hook!([$crate::format::OVERLOAD] [core::ptr::null()] $place $($rest)*);
     };
     (optional $place:literal $($rest:tt)*) => {
         $crate::__hook!([$crate::format::OPTIONAL] [core::ptr::null()] $place $($rest)*);
     };
     ($place:literal $($rest:tt)*) => {
         $crate::__hook!([0] [core::ptr::null()] $place $($rest)*);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __hook_with_old {
+    ([$flags:expr] $(#[$meta:meta])* $old:ident $place:literal $($rest:tt)*) => {
+        $(#[$meta])*
+        #[doc = concat!("Old value of `", $place, "`.")]
+        #[used]
+        #[unsafe(link_section = ".kbind.slots")]
+        static $old: $crate::Symbol = $crate::Symbol::unfilled();
+        $crate::__hook!([$flags] [(&raw const $old).cast()] $place $($rest)*);
     };
 }
 

@@ -8,6 +8,8 @@ use crate::records::Record;
 pub enum Failure {
     /// The kernel does not have it: fine for an optional one.
     Missing(String),
+    /// The kernel has it with another prototype: fine for an overload of which another one fits.
+    Other(String),
     /// The kernel has it in a way that the object does not expect.
     Wrong(String),
 }
@@ -24,7 +26,7 @@ impl From<LayoutError> for Failure {
 impl Failure {
     pub fn reason(self) -> String {
         match self {
-            Self::Missing(reason) | Self::Wrong(reason) => reason,
+            Self::Missing(reason) | Self::Other(reason) | Self::Wrong(reason) => reason,
         }
     }
 }
@@ -139,7 +141,7 @@ pub fn prototype(record: &Record, name: &str, layout: &dyn Layout) -> Answer<boo
         return Ok(true);
     }
     let kernel: Vec<_> = known.iter().map(describe).collect();
-    Err(Failure::Wrong(format!(
+    Err(Failure::Other(format!(
         "the kernel has {name}{}, the object calls {}",
         kernel.join(" and "),
         call(record)
@@ -182,5 +184,5 @@ pub fn hook_arity(record: &Record, path: Option<&str>, layout: &dyn Layout) -> A
     if takes == usize::from(arity) && !prototype.variadic {
         return Ok(());
     }
-    Err(Failure::Wrong(format!("it is called with {takes} arguments in this kernel, {arity} expected")))
+    Err(Failure::Other(format!("it is called with {takes} arguments in this kernel, {arity} expected")))
 }

@@ -10,7 +10,7 @@ use kbind::format::{ABSENT, Kind, META_SECTION};
 use object::LittleEndian;
 use object::elf::{ET_EXEC, FileHeader64, PF_W, PF_X, PT_LOAD, SHN_UNDEF, SHT_SYMTAB, STB_GLOBAL};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Farthest that a direct call reaches, bytes.
 const REL32: u64 = i32::MAX as u64;
@@ -82,14 +82,20 @@ pub fn link_guest(image: &KernelImage, object: &[u8]) -> Result<GuestLink, LinkE
     let records = records::parse(meta).map_err(LinkError::BadObject)?;
     let mut problems = Vec::new();
     check_reach(image, &link, &mut problems);
+    let (mut chosen, mut others) = (BTreeSet::new(), Vec::new());
     for record in &records {
         let problem = |failure: Failure| Problem { slot: record.name().into(), reason: failure.reason() };
         match resolve(image, record) {
-            Ok(answer) => apply(&mut link, record, answer).map_err(LinkError::BadObject)?,
+            Ok(answer) => {
+                chosen.insert(record.name());
+                apply(&mut link, record, answer).map_err(LinkError::BadObject)?;
+            }
             Err(Failure::Missing(_)) if record.optional() => {}
+            Err(failure @ Failure::Other(_)) if record.overload() => others.push(problem(failure)),
             Err(failure) => problems.push(problem(failure)),
         }
     }
+    problems.extend(others.into_iter().filter(|problem| !chosen.contains(&*problem.slot)));
     if problems.is_empty() {
         return Ok(link);
     }

@@ -1,7 +1,9 @@
 //! Reads the records of an object (`.kbind.meta`); the layout is that of `kbind::format`.
 
 use crate::bytes::{align_up, slice, u8_at, u32_at, u64_at};
-use kbind::format::{ANY_ARITY, CHECKED, HEADER, Kind, MAGIC, MAX_ARGUMENTS, OPTIONAL, VARIADIC, VERSION};
+use kbind::format::{
+    ANY_ARITY, CHECKED, HEADER, Kind, MAGIC, MAX_ARGUMENTS, OPTIONAL, OVERLOAD, VARIADIC, VERSION,
+};
 
 /// Where the three addresses are in a record.
 pub const SLOT: usize = 40;
@@ -26,6 +28,10 @@ pub struct Record {
 impl Record {
     pub fn optional(&self) -> bool {
         self.flags & OPTIONAL != 0
+    }
+
+    pub fn overload(&self) -> bool {
+        self.flags & OVERLOAD != 0
     }
 
     pub fn variadic(&self) -> bool {

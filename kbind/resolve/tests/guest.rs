@@ -2,7 +2,7 @@
 
 mod support;
 
-use kbind::format::{CHECKED, Kind, OPTIONAL, VARIADIC};
+use kbind::format::{CHECKED, Kind, OPTIONAL, OVERLOAD, VARIADIC};
 use kbind_resolve::{GuestLink, KernelImage, LinkError, Wait, link_guest};
 use support::kernel::{BSS, DATA, Kernel, PV_OPS, TEXT};
 use support::object::{CODE, SLOTS, guest, guest_at};
@@ -131,6 +131,22 @@ fn hooks_are_checked() {
     assert!(reason(narrow).contains("not a word"));
     let late = record(Kind::HookFunction, "late_hook\0").arity(0).target(CODE);
     assert!(reason(late).contains(&format!("{:#x} is not among the initial data", BSS + 8)));
+}
+
+#[test]
+fn of_overloads_the_one_that_fits_is_taken() {
+    let hook = |arity: u8, slot| {
+        let hook = record(Kind::HookFunction, &format!("{CPUID}\0native_cpuid")).flags(CHECKED | OVERLOAD);
+        hook.arity(arity).target(CODE + u64::from(arity)).slot(slot)
+    };
+    let both = link(&[hook(3, SLOTS), hook(2, SLOTS + 8)]);
+    assert_eq!(both.pokes.iter().map(|poke| poke.value).collect::<Vec<_>>(), [CODE + 2]);
+    assert_eq!(both.segments[1].bytes[..8], u64::MAX.to_le_bytes());
+    assert_eq!(both.segments[1].bytes[8..16], (TEXT + 0x10).to_le_bytes());
+    let none = link_guest(&image(), &guest(&[hook(3, 0), hook(4, 0)])).unwrap_err().to_string();
+    assert!(none.contains("2 arguments in this kernel, 3 exp") && none.contains("4 exp"), "{none}");
+    let wrong = record(Kind::HookFunction, &format!("{CPUID}\0_printk")).flags(CHECKED | OVERLOAD).arity(2);
+    assert!(reason(wrong.target(CODE)).contains("it holds native_cpuid"));
 }
 
 #[test]
