@@ -105,6 +105,29 @@ pub fn imported(spec: &KernelSpec, folder: &Path) -> Result<PathBuf> {
     Ok(image)
 }
 
+/// Keys of Ubuntu's archive, which Debian 12 has no package of: where they are, and the digest that apt-helper(1) looks at.
+const UBUNTU_KEYS: [&str; 2] = [
+    "http://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb",
+    "SHA256:36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8",
+];
+
+/// An Ubuntu with its own kernel and a user, as `colinux image create` makes it.
+pub fn ubuntu() -> Result<PathBuf> {
+    let words = ["ubuntu:noble", "--size=4G", "--user=ann", "--packages=strace"];
+    cache::entry(&format!("guest-ubuntu-{}.ext4", cache::digest(&(words, UBUNTU_KEYS))), |path| {
+        let _step = Step::new("making an Ubuntu 24.04 guest");
+        let folder = tempfile::tempdir()?;
+        let (keys, files) = (folder.path().join("keys.deb"), folder.path().join("files"));
+        let [url, digest] = UBUNTU_KEYS;
+        run(Command::new("/usr/lib/apt/apt-helper").args(["download-file", url]).arg(&keys).arg(digest))?;
+        run(Command::new("dpkg-deb").arg("-x").args([&keys, &files]))?;
+        let keyring = files.join("usr/share/keyrings/ubuntu-archive-keyring.gpg");
+        let mut create = Command::new(executables::get()?.colinux);
+        create.args(["image", "create"]).args(words).arg("--keyring").arg(keyring).arg(path);
+        run(&mut create).map(drop)
+    })
+}
+
 /// What a container's image is, as `system.tar.gz` and as the folder `system` in `folder`.
 pub fn container_archive(folder: &Path) -> Result<PathBuf> {
     let (system, tar) = (folder.join("system"), folder.join("system.tar.gz"));

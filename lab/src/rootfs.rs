@@ -29,7 +29,7 @@ pub fn client_host() -> Result<PathBuf> {
 
 fn make(kind: &str, packages: String) -> Result<PathBuf> {
     let system = System {
-        suite: "bookworm".to_owned(),
+        source: "bookworm".to_owned(),
         packages,
         scripts: vec![TIDY.to_owned()],
         file_system: ["-O", "^has_journal", "-E", "lazy_itable_init=0"].map(str::to_owned).into(),

@@ -44,7 +44,8 @@ const WORDS: &[Case<'_>] = &[
     ("colinux run $IMAGE $IMAGE", USAGE, &["there is a first disk already", "cobd1="]),
     ("colinux run $IMAGE kernel=", USAGE, &["`kernel=`", "a value is needed"]),
     ("colinux run mem=512M", USAGE, &["no disk image", "cobd0=FILE"]),
-    ("colinux image create ubuntu", USAGE, &["`ubuntu`", "debian:RELEASE"]),
+    ("colinux image create fedora", USAGE, &["`fedora`", "`debian` or `ubuntu`"]),
+    ("colinux image create ubuntu", FAILURE, &["ubuntu-archive-keyring.gpg", "--keyring"]),
     (
         "colinux image create debian --packages 'a;b'",
         USAGE,

@@ -10,7 +10,7 @@ use crate::{
     status::{Failure, Status},
 };
 use clap::{Args, Subcommand};
-use colinux_image::{Recipe, Source};
+use colinux_image::{Distribution, Recipe, Source};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     fs,
@@ -23,7 +23,7 @@ pub use import::kernel as kernel_source;
 /// What can be done with images.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make an image of a Debian that is ready to run; mmdebstrap fetches its packages
+    /// Make an image of a Debian or Ubuntu that is ready to run; mmdebstrap fetches its packages
     Create(Create),
     /// Make an image of a system that exists: a tar, the image of a container, a disk of another program
     Import(import::Import),
@@ -89,25 +89,31 @@ Root logs in on the console without a password; it is in the hand of who runs th
 
   colinux image create debian                             Debian 12 as debian.img
   colinux image create debian web                         as web.img in the folder of your images, where `colinux run web` finds it from anywhere
+  colinux image create ubuntu                             Ubuntu 24.04 as ubuntu.img; needs the keys of its archive (package ubuntu-keyring)
   colinux image create debian:trixie web.img --size 20G --packages nginx,git --user ann --ssh-key ~/.ssh/id_ed25519.pub")]
 pub struct Create {
-    /// `debian`, or `debian:RELEASE`
+    /// `debian` or `ubuntu`; another release than Debian 12 or Ubuntu 24.04: `debian:RELEASE`
     distribution: String,
-    /// The image; a name without folder and extension is for the folder of your images
-    #[arg(default_value = "debian.img")]
-    file: PathBuf,
+    /// The image; a name without folder and extension is for the folder of your images [default: debian.img or ubuntu.img here]
+    file: Option<PathBuf>,
     /// Size of the disk; the file has holes, and `colinux grow` makes it larger
     #[arg(long, default_value = "8G")]
     size: String,
     /// More packages
     #[arg(long, value_delimiter = ',')]
     packages: Vec<String>,
-    /// The kernel's package
-    #[arg(long, default_value = "linux-image-amd64")]
-    kernel: String,
-    /// Name of the machine
-    #[arg(long, default_value = "debian")]
-    hostname: String,
+    /// The kernel's package [default: linux-image-amd64, Ubuntu: linux-image-virtual]
+    #[arg(long)]
+    kernel: Option<String>,
+    /// Where the packages come from instead of the distribution's own archive: a URL
+    #[arg(long)]
+    mirror: Option<String>,
+    /// File with the keys of that archive [default: what the package debian-archive-keyring or ubuntu-keyring has]
+    #[arg(long)]
+    keyring: Option<PathBuf>,
+    /// Name of the machine [default: that of the distribution]
+    #[arg(long)]
+    hostname: Option<String>,
     /// A user who may use sudo
     #[arg(long)]
     user: Option<String>,
@@ -150,9 +156,11 @@ fn spinner() -> ProgressBar {
 
 impl Create {
     fn run(self) -> Result<Status, Failure> {
-        let name = self.file.clone();
+        let given = self.file.clone();
+        let recipe = self.recipe()?;
+        let name = given.unwrap_or_else(|| format!("{}.img", recipe.distribution.name()).into());
         let file = place_image(&name)?;
-        let system = self.recipe()?.system()?;
+        let system = recipe.system()?;
         let bar = spinner();
         let made = system.create(&file, &mut |line| bar.set_message(line.to_owned()));
         bar.finish_and_clear();
@@ -162,18 +170,25 @@ impl Create {
     }
 
     pub(crate) fn recipe(self) -> Result<Recipe, Failure> {
-        let suite = match self.distribution.split_once(':') {
-            None if self.distribution == "debian" => "bookworm",
-            Some(("debian", suite)) => suite,
-            _ => {
-                let reason = "the distribution is `debian`, or `debian:RELEASE` such as `debian:trixie`";
-                return Err(ConfigError::BadValue { word: self.distribution, reason }.into());
-            }
+        let (name, suite) = match self.distribution.split_once(':') {
+            None => (&*self.distribution, None),
+            Some((name, suite)) => (name, Some(suite)),
         };
-        let mut recipe = Recipe::debian(suite, parse_bytes(&self.size)?);
+        let Some(distribution) = Distribution::named(name) else {
+            let reason =
+                "the distribution is `debian` or `ubuntu`, or with a release such as `debian:trixie`";
+            return Err(ConfigError::BadValue { word: self.distribution, reason }.into());
+        };
+        let mut recipe = Recipe::new(distribution, suite, parse_bytes(&self.size)?);
         recipe.packages = self.packages;
-        recipe.kernel = self.kernel;
-        recipe.hostname = self.hostname;
+        recipe.mirror = self.mirror;
+        recipe.keyring = self.keyring;
+        if let Some(kernel) = self.kernel {
+            recipe.kernel = kernel;
+        }
+        if let Some(hostname) = self.hostname {
+            recipe.hostname = hostname;
+        }
         recipe.user = self.user;
         if let Some(path) = self.ssh_key {
             let text = fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?;

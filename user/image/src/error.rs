@@ -28,6 +28,14 @@ pub enum ImageError {
         /// What the system said.
         source: io::Error,
     },
+    /// What is fetched could not be checked.
+    #[error("the keys of {distribution}'s archive are not in {}; Debian 13 and Ubuntu have them in the package {distribution}-keyring, which Debian 12 takes, too (http://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring); or name the file with --keyring", path.display())]
+    NoKeys {
+        /// Whose.
+        distribution: &'static str,
+        /// Where they were looked for.
+        path: PathBuf,
+    },
     /// The program could not do it.
     #[error("{program} failed ({status}); its last words:\n{words}")]
     Failed {

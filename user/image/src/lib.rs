@@ -7,6 +7,7 @@
 mod commit;
 mod container;
 mod disk;
+mod distribution;
 mod error;
 mod export;
 mod ext4;
@@ -25,6 +26,7 @@ mod unpack;
 
 pub use commit::commit;
 pub use disk::Source;
+pub use distribution::Distribution;
 pub use error::ImageError;
 pub use import::{Import, Imported, is_archive};
 #[cfg(feature = "fuzz")]

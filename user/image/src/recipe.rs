@@ -1,6 +1,7 @@
 //! What is in an image.
 
-use crate::{ImageError, System};
+use crate::{Distribution, ImageError, System};
+use std::path::PathBuf;
 
 /// The smallest system that a person can work in: a login on the console, the network by DHCP, and the package manager.
 const PACKAGES: &[&str] = &[
@@ -24,7 +25,7 @@ const PACKAGES: &[&str] = &[
     "isc-dhcp-client",
 ];
 /// Options of mke2fs; nothing is left to be done when the guest mounts it.
-const FILE_SYSTEM: &str = "-L debian-root -E lazy_itable_init=0,lazy_journal_init=0";
+const FILE_SYSTEM: [&str; 2] = ["-E", "lazy_itable_init=0,lazy_journal_init=0"];
 /// What ends a file in a script; no file has such a line.
 const END: &str = "COLINUX-END-OF-FILE";
 
@@ -51,11 +52,17 @@ pub struct FileIn {
     pub contents: String,
 }
 
-/// A Debian system: what is in the image beside the smallest one.
+/// A Debian or Ubuntu system: what is in the image beside the smallest one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recipe {
-    /// The release: `bookworm`, `trixie`, `stable`.
+    /// Whose packages these are.
+    pub distribution: Distribution,
+    /// The release: `bookworm`, `trixie`, `stable`; `noble`.
     pub suite: String,
+    /// Where packages come from instead of the distribution's own archive: a URL.
+    pub mirror: Option<String>,
+    /// The file with the keys of that archive instead of the system's own.
+    pub keyring: Option<PathBuf>,
     /// The kernel's package.
     pub kernel: String,
     /// Packages beside those that are always there.
@@ -73,18 +80,26 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Debian `suite` with its own kernel, on a disk of `size` bytes.
-    pub fn debian(suite: &str, size: u64) -> Self {
+    /// `distribution` as it is by default, on a disk of `size` bytes; `suite` is another release than the one that is usual here.
+    pub fn new(distribution: Distribution, suite: Option<&str>, size: u64) -> Self {
         Self {
-            suite: suite.to_owned(),
-            kernel: "linux-image-amd64".to_owned(),
+            distribution,
+            suite: suite.unwrap_or(distribution.suite()).to_owned(),
+            mirror: None,
+            keyring: None,
+            kernel: distribution.kernel().to_owned(),
             packages: Vec::new(),
-            hostname: "debian".to_owned(),
+            hostname: distribution.name().to_owned(),
             user: None,
             ssh_keys: Vec::new(),
             files: Vec::new(),
             size,
         }
+    }
+
+    /// Debian `suite` with its own kernel, on a disk of `size` bytes.
+    pub fn debian(suite: &str, size: u64) -> Self {
+        Self::new(Distribution::Debian, Some(suite), size)
     }
 
     /// What mmdebstrap and mke2fs have to do.
@@ -93,7 +108,10 @@ impl Recipe {
     /// [`ImageError::Word`].
     pub fn system(&self) -> Result<System, ImageError> {
         self.check()?;
+        let source =
+            self.distribution.source(&self.suite, self.mirror.as_deref(), self.keyring.as_deref())?;
         let mut packages: Vec<_> = PACKAGES.iter().copied().chain([self.kernel.as_str()]).collect();
+        packages.extend(self.distribution.packages());
         packages.extend(self.packages.iter().map(String::as_str));
         packages.extend(self.user.iter().map(|_| "sudo"));
         packages.extend((!self.ssh_keys.is_empty()).then_some("openssh-server"));
@@ -104,12 +122,17 @@ impl Recipe {
         let keys = keys.map(|user| format!("chroot \"$1\" chown -R {user}: {HOMES}/{user}/.ssh"));
         let plain = [SETTINGS, TIDY].map(str::to_owned);
         Ok(System {
-            suite: self.suite.clone(),
+            source,
             packages: packages.join(","),
             scripts: plain.into_iter().chain(user).chain(files).chain(keys).collect(),
-            file_system: FILE_SYSTEM.split(' ').map(str::to_owned).collect(),
+            file_system: ["-L", &*self.label()].into_iter().chain(FILE_SYSTEM).map(str::to_owned).collect(),
             size: self.size,
         })
+    }
+
+    /// Of the root file system.
+    fn label(&self) -> String {
+        format!("{}-root", self.distribution.name())
     }
 
     fn all_files(&self) -> Vec<FileIn> {
@@ -121,7 +144,7 @@ impl Recipe {
             file(
                 "/etc/fstab",
                 0o644,
-                "LABEL=debian-root / ext4 rw,errors=remount-ro,x-systemd.growfs 0 1\n".to_owned(),
+                format!("LABEL={} / ext4 rw,errors=remount-ro,x-systemd.growfs 0 1\n", self.label()),
             ),
             file("/etc/network/interfaces", 0o644, INTERFACES.to_owned()),
         ];

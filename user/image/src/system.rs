@@ -17,8 +17,8 @@ use std::{
 /// What mmdebstrap and mke2fs have to do. Equal ones make equal images of equal packages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct System {
-    /// The release of Debian.
-    pub suite: String,
+    /// A release that mmdebstrap knows, or lines of a sources.list(5).
+    pub source: String,
     /// Packages beside the smallest system, with commas between.
     pub packages: String,
     /// What a shell does in the end; `$1` is the system's root.
@@ -55,7 +55,7 @@ impl System {
             .arg(format!("--include={}", self.packages))
             .args(self.scripts.iter().map(|script| format!("--customize-hook=set -e\n{script}")))
             .arg(file_hook(image.as_raw_fd(), &self.file_system.join(" ")))
-            .args([&self.suite, "/dev/null"])
+            .args(positional(&self.source))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -76,6 +76,11 @@ impl System {
         let last = words.len().saturating_sub(LAST_WORDS);
         Err(ImageError::Failed { program, status, words: words[last..].join("\n") })
     }
+}
+
+/// Release, target and lines; the release is empty where the lines name it.
+fn positional(source: &str) -> Vec<&str> {
+    if source.starts_with("deb ") { vec!["", "/dev/null", source] } else { vec![source, "/dev/null"] }
 }
 
 /// A hook that makes an ext4 file system of the finished system in the open file `number`.
