@@ -25,7 +25,8 @@ const fn wr<T>(number: u32) -> u32 {
 
 /// On the device: facts about the driver and the host. Out: [`Info`]. This number never changes, so that versions can be told apart.
 pub const GET_INFO: u32 = r::<Info>(0x10);
-/// On the device: make a VM. In: [`CreateVm`]. Returns a VM file.
+/// On the device: make a VM. In: [`CreateVm`]. Returns a VM file. EOPNOTSUPP: the host is in VMX operation; EOVERFLOW: the CPU's extended state is larger than the driver
+/// keeps for a vCPU.
 pub const CREATE_VM: u32 = w::<CreateVm>(0x11);
 /// On a VM: take memory from the host. In and out: [`AddMemory`].
 pub const ADD_MEMORY: u32 = wr::<AddMemory>(0x20);
@@ -57,7 +58,7 @@ pub const GIVE_MEMORY: u32 = w::<Extent>(0x2c);
 /// On a vCPU: set the state in which it starts. In: [`VcpuState`].
 pub const SET_STATE: u32 = w::<VcpuState>(0x30);
 /// On a vCPU: run until something needs the daemon. In and out: [`RunExit`]; [`exit::NOTIFY`] that goes in says that the queue has answers, and interrupts the guest
-/// first, as an [`IRQFD`] does; nothing else that goes in counts. EINTR when a signal is pending.
+/// first, as an [`IRQFD`] does; nothing else that goes in counts. EINTR when a signal is pending; EOPNOTSUPP when the host has gone into VMX operation, which ends the guest.
 pub const RUN: u32 = wr::<RunExit>(0x31);
 
 /// Facts about the driver and the host CPU.

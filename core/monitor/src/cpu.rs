@@ -66,6 +66,11 @@ unsafe impl World for CpuWorld {
     }
 
     #[inline]
+    fn host_in_vmx(&mut self) -> bool {
+        HostFacts::vmx_now()
+    }
+
+    #[inline]
     fn bad_paging(&mut self) -> Option<u64> {
         let (cr3, cr4) = self.data().guest_cr3_cr4();
         if cr4 == self.good_cr4 && HostFacts::is_root(cr3) { None } else { self.look_at(cr3, cr4) }

@@ -1,6 +1,7 @@
 //! Who is to blame: the host ([`HostError`]) or the guest ([`Fault`]).
 
 use colinux_abi::ioctl::{RunExit, exit};
+use colinux_cpu::Refusal;
 
 /// What the host could not do for its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +22,23 @@ pub enum HostError {
     BadAddress,
     /// Caller and driver are of different ABI versions.
     Version,
-    /// The host's CPU is used in a way that leaves no room for a guest (VMX operation).
+    /// Another hypervisor uses the CPU (VMX operation).
+    VmxOperation,
+    /// The CPU's extended state is larger than the driver keeps for a vCPU.
+    StateTooLarge,
+    /// The kernel has none of the functions that we know for something.
     Unsupported,
     /// The kernel refused; its own error number (positive).
     Kernel(i32),
+}
+
+impl From<Refusal> for HostError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::VmxOperation => Self::VmxOperation,
+            Refusal::StateTooLarge => Self::StateTooLarge,
+        }
+    }
 }
 
 /// What a guest did wrong. It ends the guest.

@@ -92,6 +92,8 @@ pub unsafe trait World {
     unsafe fn cross(&mut self) -> Exit;
     /// Takes what arrived in the passage. To be looked at after each [`Self::cross`], before anything else.
     fn take_arrivals(&mut self) -> Option<Arrivals>;
+    /// The host's CPU is in VMX operation, in which CR4 of a guest cannot be loaded. Interrupts are off, so that it stays as it is.
+    fn host_in_vmx(&mut self) -> bool;
     /// CR4 of the guest, if it cannot be entered with it.
     fn bad_paging(&mut self) -> Option<u64>;
     /// Sets what the guest's hypercall returns.

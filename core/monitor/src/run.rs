@@ -40,13 +40,16 @@ enum Leave {
     User(RunExit),
     /// The guest misbehaved. (To end it takes locks.)
     Fail(Fault),
+    /// The host has gone into VMX operation.
+    Vmx,
 }
 
 /// Runs vCPU `index` until the daemon is needed.
 ///
 /// # Errors
 /// [`HostError::Interrupted`] for a signal (run again to go on), [`HostError::Busy`] when another thread runs it, [`HostError::Invalid`] before the window or the boot
-/// CPU's start state is set, [`HostError::NotFound`] for an index out of range.
+/// CPU's start state is set, [`HostError::NotFound`] for an index out of range, [`HostError::VmxOperation`] when another hypervisor has begun to use the CPU: the guest has
+/// ended then.
 pub fn run(vm: &Vm, index: usize, host: &impl Host, world: &mut impl World) -> Result<RunExit, HostError> {
     let vcpu = vm.vcpu(index).ok_or(HostError::NotFound)?;
     let window = vm.window().ok_or(HostError::Invalid)?;
@@ -135,6 +138,8 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             Leave::User(exit) => return Ok(Some(exit)),
             Leave::Fail(fault) => return Ok(self.finish(fault.exit())),
             Leave::Idle => self.idle()?,
+            Leave::Vmx if self.vm.end(self.host) => return Err(HostError::VmxOperation),
+            Leave::Vmx => {}
         }
         Ok(None)
     }
@@ -203,6 +208,9 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         }
         if self.host.must_yield() {
             return Some(Leave::Reschedule);
+        }
+        if self.world.host_in_vmx() {
+            return Some(Leave::Vmx);
         }
         self.world.bad_paging().map(|cr4| Leave::Fail(Fault::PagingMode(cr4)))
     }

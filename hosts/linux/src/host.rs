@@ -209,6 +209,11 @@ unsafe impl World for WatchedWorld {
     }
 
     #[inline]
+    fn host_in_vmx(&mut self) -> bool {
+        self.world.host_in_vmx()
+    }
+
+    #[inline]
     fn bad_paging(&mut self) -> Option<u64> {
         self.world.bad_paging()
     }

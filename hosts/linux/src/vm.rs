@@ -72,12 +72,12 @@ impl VmRef {
     /// Makes a VM.
     ///
     /// # Errors
-    /// [`HostError::Version`], [`HostError::Unsupported`] (VMX operation), [`HostError::Invalid`] vCPU count, [`HostError::NoMemory`].
+    /// [`HostError::Version`], [`HostError::VmxOperation`], [`HostError::StateTooLarge`], [`HostError::Invalid`] vCPU count, [`HostError::NoMemory`].
     pub fn create(request: &CreateVm) -> Result<Self, HostError> {
         if request.abi_version != ABI_VERSION {
             return Err(HostError::Version);
         }
-        let facts = preflight().map_err(|_| HostError::Unsupported)?;
+        let facts = preflight()?;
         let object = KBox::<VmObject>::zeroed()?;
         // SAFETY: not shared yet. (`None` is not promised to be all zero.)
         unsafe { object.passages.get().write(None) };

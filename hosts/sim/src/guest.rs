@@ -104,6 +104,11 @@ unsafe impl World for Guest<'_> {
         self.arrivals.take()
     }
 
+    fn host_in_vmx(&mut self) -> bool {
+        assert!(self.host.is_quiet());
+        self.host.vmx.get()
+    }
+
     fn bad_paging(&mut self) -> Option<u64> {
         self.bad_cr4
     }

@@ -70,6 +70,8 @@ pub struct SimHost {
     pub deaf: Cell<bool>,
     /// The next NMI is the rescue timer's.
     pub rescue: Cell<bool>,
+    /// Another hypervisor has put the CPUs into VMX operation.
+    pub vmx: Cell<bool>,
 }
 
 impl SimHost {

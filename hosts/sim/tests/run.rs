@@ -213,6 +213,19 @@ fn stop_from_outside_stops() {
 }
 
 #[test]
+fn a_guest_ends_when_the_host_goes_into_vmx_operation_beside_it() {
+    for reason in [call::INTERRUPT, call::TIMER, call::NMI] {
+        let bench = Bench::new(2);
+        let host = bench.host.clone();
+        let step = Step::new(reason, 0xfd, 0).meanwhile(move || host.vmx.set(true));
+        let (result, guest) = bench.run(0, [step, off()]);
+        assert_eq!((result.unwrap_err(), guest.steps_left()), (HostError::VmxOperation, 1), "{reason}");
+        assert_eq!(bench.run(0, []).0.unwrap().reason, exit::STOPPED);
+        assert_eq!(bench.run(1, []).0.unwrap().reason, exit::STOPPED);
+    }
+}
+
+#[test]
 fn stop_wakes_a_sleeper() {
     let bench = Bench::new(2);
     let other = bench.clone();
