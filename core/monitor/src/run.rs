@@ -234,8 +234,10 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         } else {
             let physical = self.take_physical(&exit);
             self.host.irqs_on();
-            physical.unwrap_or_else(|fault| Some(Leave::Fail(fault))).or_else(|| self.signals_due())
+            physical.unwrap_or_else(|fault| Some(Leave::Fail(fault)))
         };
+        // After calls, too: what interrupts a guest that does nothing else may always come in the host.
+        let leave = leave.or_else(|| self.signals_due());
         self.host.irqs_off();
         leave
     }

@@ -101,6 +101,18 @@ fn a_signal_is_seen_at_an_interrupt_a_millisecond_later() {
 }
 
 #[test]
+fn a_signal_is_seen_by_a_guest_that_does_nothing_but_calls() {
+    for reason in [call::TIMER, call::RAISE, call::WALL_CLOCK].map(|reason| reason | IRQS_OFF) {
+        let bench = Bench::new(1);
+        bench.host.signal_after.set(Some(1));
+        let host = bench.host.clone();
+        let late = Step::new(reason, 0, 0).meanwhile(move || host.ticks.set(1000));
+        let (result, guest) = bench.run(0, [Step::new(reason, 0, 0), late, off()]);
+        assert_eq!((result.unwrap_err(), guest.steps_left()), (HostError::Interrupted, 1));
+    }
+}
+
+#[test]
 fn a_signal_in_the_idle_guest_comes_out_and_running_goes_on() {
     let bench = Bench::new(1);
     let mut guest = colinux_sim::Guest::new(&bench.host, [Step::new(call::IDLE, 0, 0), off()]);
