@@ -55,7 +55,7 @@ pub const LEND_MEMORY: u32 = w::<Extent>(0x2a);
 pub const RECOVER_MEMORY: u32 = w::<Extent>(0x2b);
 /// On a VM: give memory back to the host for good. In: [`Extent`], as for [`LEND_MEMORY`]. The VM may get it again by [`ADD_MEMORY`].
 pub const GIVE_MEMORY: u32 = w::<Extent>(0x2c);
-/// On a vCPU: set the state in which it starts. In: [`VcpuState`].
+/// On a vCPU: set the state in which it starts. In: [`VcpuState`]. EINVAL if its page table root is none of the VM's memory.
 pub const SET_STATE: u32 = w::<VcpuState>(0x30);
 /// On a vCPU: run until something needs the daemon. In and out: [`RunExit`]; [`exit::NOTIFY`] that goes in says that the queue has answers, and interrupts the guest
 /// first, as an [`IRQFD`] does; nothing else that goes in counts. EINTR when a signal is pending; EOPNOTSUPP when the host has gone into VMX operation, which ends the guest.

@@ -48,6 +48,8 @@ pub trait Host {
     fn kick(&self, vcpu: usize);
     /// Wakes a vCPU's thread out of [`Self::block`]. Any context, except a residency where [`Self::locks_sleep`].
     fn wake(&self, vcpu: usize);
+    /// All of `len` bytes at `gpa` are the guest's memory. May sleep; not called within a residency.
+    fn has_memory(&self, gpa: u64, len: u64) -> bool;
     /// Sees to it that `Vm::raise(TIMER)` is called after so many nanoseconds; `None`: not at all.
     fn set_timer(&self, vcpu: usize, nanoseconds: Option<u64>);
     /// Sends this CPU an interrupt of no consequence. Interrupts are off.

@@ -29,6 +29,6 @@ pub use error::{Fault, HostError};
 pub use extents::Extents;
 pub use host::{Host, Interrupted, WallClock, World, ZeroInit};
 pub use run::run;
-pub use vcpu::{RunState, Vcpu};
+pub use vcpu::{RunState, Vcpu, check_start};
 pub use vm::Vm;
 pub use window::Window;

@@ -9,10 +9,10 @@
 use crate::call::{Call, Doorbell, Physical, reason};
 use crate::error::{Fault, HostError};
 use crate::host::{Host, Interrupted, World};
-use crate::vcpu::{RunState, Vcpu};
+use crate::vcpu::{RunState, Vcpu, check_start};
 use crate::vm::Vm;
 use crate::window::Window;
-use colinux_abi::hypercall::{FIRST_HYPERCALL, IRQS_OFF};
+use colinux_abi::hypercall::{FIRST_HYPERCALL, IRQS_OFF, START_VCPU};
 use colinux_abi::ioctl::{RunExit, VcpuState, exit};
 use colinux_cpu::{Arrivals, Exit};
 
@@ -133,8 +133,7 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         match leave {
             Leave::Reschedule => self.host.reschedule(),
             Leave::Yield => self.host.yield_now(),
-            Leave::Stop => self.vcpu.stop(),
-            Leave::Ended | Leave::Signals | Leave::Locks(_) => {}
+            Leave::Stop | Leave::Ended | Leave::Signals | Leave::Locks(_) => {}
             Leave::User(exit) => return Ok(Some(exit)),
             Leave::Fail(fault) => return Ok(self.finish(fault.exit())),
             Leave::Idle => self.idle()?,
@@ -298,6 +297,8 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             return Some(Leave::Locks(call));
         }
         match Call::decode(&exit, self.vm.vcpu_count()) {
+            // What is the guest's memory is known to those only who may sleep.
+            Ok(call @ Call::Start(_)) => Some(Leave::Locks(call)),
             Ok(call) => self.perform(call),
             Err(fault) => Some(Leave::Fail(fault)),
         }
@@ -317,7 +318,11 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             Call::Idle if self.window.pending(self.index) != 0 => None,
             Call::Idle => Some(Leave::Idle),
             Call::Yield => Some(Leave::Yield),
-            Call::Stop => Some(Leave::Stop),
+            Call::Stop => {
+                // Before the residency is put: whoever sees this vCPU on its last way out may start it again.
+                self.vcpu.stop();
+                Some(Leave::Stop)
+            }
             Call::DeviceStatus(device) => Some(user(exit::DEVICE_STATUS, device as u64)),
             Call::ConfigWritten(device) => Some(user(exit::CONFIG_WRITTEN, device as u64)),
             Call::Shutdown(how) => {
@@ -343,10 +348,13 @@ impl<H: Host, W: World> Runner<'_, H, W> {
                 self.window.set_wall_clock(&self.host.wall_clock());
                 None
             }
-            Call::Start(target) => {
-                value = u64::from(!self.start(target));
-                None
-            }
+            Call::Start(target) => match self.start(target) {
+                Ok(started) => {
+                    value = u64::from(!started);
+                    None
+                }
+                Err(fault) => Some(Leave::Fail(fault)),
+            },
         };
         self.world.set_return(value);
         leave
@@ -367,15 +375,16 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         }
     }
 
-    /// Starts another vCPU with the arguments in its page; false when it runs.
-    fn start(&self, target: usize) -> bool {
+    /// Starts another vCPU with the arguments in its page; false when it runs. Not within a residency.
+    fn start(&self, target: usize) -> Result<bool, Fault> {
         let [rip, rsp, cr3, rsi] = self.window.args(target);
         let start = VcpuState { rip, rsp, cr3, rsi };
+        check_start(self.host, &start).map_err(|_| Fault::Argument(START_VCPU, cr3))?;
         let started = self.vm.vcpu(target).is_some_and(|vcpu| vcpu.prepare(&start).is_ok());
         if started {
             self.vm.nudge(self.host, target);
         }
-        started
+        Ok(started)
     }
 
     /// Ends the guest. Only the first to end it says why.

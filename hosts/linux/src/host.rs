@@ -99,6 +99,10 @@ impl Host for LinuxHost<'_> {
         self.with(vcpu, |handles| handles.queue().wake());
     }
 
+    fn has_memory(&self, gpa: u64, len: u64) -> bool {
+        self.vm.config.lock().extents.contains(gpa, len)
+    }
+
     fn set_timer(&self, vcpu: usize, nanoseconds: Option<u64>) {
         self.with(vcpu, |handles| handles.set_timer(nanoseconds));
     }

@@ -283,6 +283,34 @@ fn a_stopped_vcpu_starts_afresh() {
 }
 
 #[test]
+fn a_vcpu_counts_as_stopped_before_its_residency_ends() {
+    let bench = Bench::new(2);
+    bench.prepare(1);
+    let other = bench.clone();
+    *bench.host.at_unpin.borrow_mut() = Some(Box::new(move || {
+        if other.vm.vcpu(1).unwrap().state() == RunState::Stopped {
+            other.prepare(1);
+        }
+    }));
+    let (result, guest) = bench.run(1, [Step::new(call::STOP_VCPU, 0, 0), off()]);
+    assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 2));
+    assert_eq!(bench.host.count(Event::Block), 0, "it was started while it left");
+}
+
+#[test]
+fn a_vcpu_starts_on_a_page_table_in_the_guests_memory() {
+    for sleeping in [false, true] {
+        let bench = Bench::new(2);
+        bench.host.sleeping_locks.set(sleeping);
+        bench.host.foreign.set(Some(0x7000));
+        bench.poke(window::VCPU_PAGES + 4096 + (offset_of!(VcpuPage, args) + 16) as u64, 0x7018);
+        let exit = bench.run(0, [Step::new(call::START_VCPU, 1, 0)]).0.unwrap();
+        assert_eq!((exit.reason, exit.arg0, exit.arg1), (exit::FAILED, call::START_VCPU, 0x7018));
+        assert_eq!(bench.vm.vcpu(1).unwrap().state(), RunState::New);
+    }
+}
+
+#[test]
 fn hostile_exits_end_the_guest_once_with_a_reason() {
     let cases = [
         (Step::new(99, 1, 2), (99, 0)),
