@@ -4,8 +4,8 @@ use crate::alloc::direct_map;
 use crate::bindings::memory::{
     _totalram_pages, CONTIG_TAKES_FLAGS, MIGRATE_MOVABLE, NODE_ZONES, PAGE_REFERENCES, PAGE_STRUCT,
     ZONE_SIZE, ZONE_SPAN, ZONE_START, ZONES, adjust_managed_page_count, alloc_contig_range, contig_page_data,
-    free_pages, generic_online_page, gfp_kernel, node_data, nr_node_ids, page_is_ram,
-    pfn_to_online_page, si_mem_available, vmemmap_base,
+    free_pages, generic_online_page, gfp_kernel, node_data, nr_node_ids, page_is_ram, pfn_to_online_page,
+    si_mem_available, vmemmap_base,
 };
 use crate::bindings::{Opaque, sched};
 use crate::host::tsc_khz;

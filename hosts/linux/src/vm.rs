@@ -188,16 +188,15 @@ impl VmObject {
         if config.extents.add_all(taken) { Ok(()) } else { Err(HostError::NoMemory) }
     }
 
-    /// Up to 32 extents from number `first` on; returns how many, and how many there are in all.
-    pub fn extents(&self, first: usize, buffer: &mut [Extent; 32]) -> (usize, usize) {
-        let config = self.config.lock();
-        let all = config.extents.as_slice();
-        let rest = all.get(first..).unwrap_or(&[]);
-        let count = rest.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        (count, all.len())
+    /// The extents at one moment.
+    ///
+    /// # Errors
+    /// [`HostError::NoMemory`].
+    pub fn extents(&self) -> Result<KBox<Extents>, HostError> {
+        let mut extents = KBox::<Extents>::zeroed()?;
+        // An empty list has room for all.
+        extents.add_all(&self.config.lock().extents);
+        Ok(extents)
     }
 
     /// Says where the window is, and maps the passage into it.
