@@ -48,7 +48,8 @@ pub const STOP: u32 = ioc(0, 0x27, 0);
 pub const GET_STATS: u32 = r::<Stats>(0x28);
 /// On a VM: forget vCPU states so that the guest can be loaded again (reboot in place). All vCPUs must be out of `RUN`. No argument.
 pub const RESET: u32 = ioc(0, 0x29, 0);
-/// On a VM: lend memory back to the host, which may use it for anything. In: [`Extent`], a multiple of 2 MiB within one extent and without the window. Until it
+/// On a VM: lend memory back to the host, which may use it for anything. In: [`Extent`], a multiple of 2 MiB within one extent and without a place where
+/// the window is or was. Until it
 /// is recovered, a mapping of the file shows a page there that is nobody's; the guest must not touch it.
 pub const LEND_MEMORY: u32 = w::<Extent>(0x2a);
 /// On a VM: take back, zeroed, what was lent. In: [`Extent`]. EBUSY while the host cannot move away what it keeps there.

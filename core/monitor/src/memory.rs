@@ -227,7 +227,8 @@ impl<M: PhysicalMemory> Search<'_, M> {
             self.over = true;
             return false;
         }
-        if !self.in_one_zone(piece) || self.overlaps_taken(piece) {
+        // Of what we have already, the host would only tell us that it is in use, after a long look.
+        if !self.in_one_zone(piece) || self.taken.overlaps(piece) {
             return false;
         }
         match self.memory.take(piece) {
@@ -254,19 +255,13 @@ impl<M: PhysicalMemory> Search<'_, M> {
         let zones = (0..).map_while(|index| self.memory.zone(index));
         zones.filter(|zone| overlap(zone, &piece)).count() == 1
     }
-
-    /// What we have already; the host would only tell us that it is in use, after a long look.
-    fn overlaps_taken(&self, piece: Extent) -> bool {
-        let list = self.taken.as_slice();
-        let after = list.partition_point(|extent| extent.gpa + extent.len <= piece.gpa);
-        list.get(after).is_some_and(|extent| overlap(extent, &piece))
-    }
 }
 
 fn fits(gpa: u64, len: u64, end: u64) -> bool {
     gpa.checked_add(len).is_some_and(|piece_end| piece_end <= end)
 }
 
-fn overlap(a: &Extent, b: &Extent) -> bool {
+/// They have an address in common.
+pub(crate) fn overlap(a: &Extent, b: &Extent) -> bool {
     a.gpa < b.gpa.saturating_add(b.len) && b.gpa < a.gpa.saturating_add(a.len)
 }

@@ -52,11 +52,15 @@ enum Leave {
 /// ended then.
 pub fn run(vm: &Vm, index: usize, host: &impl Host, world: &mut impl World) -> Result<RunExit, HostError> {
     let vcpu = vm.vcpu(index).ok_or(HostError::NotFound)?;
-    let window = vm.window().ok_or(HostError::Invalid)?;
     vm.enter(vcpu)?;
-    let mut runner = Runner { vm, vcpu, window, index, host, world, silent: vcpu.is_silent(), checked: 0 };
-    let result = runner.outer();
-    vcpu.set_silent(runner.silent);
+    // Not before: while a vCPU is in `RUN`, the window does not move.
+    let result = vm.window().ok_or(HostError::Invalid).and_then(|window| {
+        let mut runner =
+            Runner { vm, vcpu, window, index, host, world, silent: vcpu.is_silent(), checked: 0 };
+        let result = runner.outer();
+        vcpu.set_silent(runner.silent);
+        result
+    });
     vm.exit(vcpu);
     result
 }

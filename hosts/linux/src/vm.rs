@@ -26,8 +26,8 @@ pub struct Config {
     pub extents: Extents,
     /// What of it the host has at present.
     pub lent: Extents,
-    /// Guest-physical address of the window; 0: none yet.
-    window: u64,
+    /// Where windows have been, see [`lend::with_window`].
+    windows: Extent,
     /// Interrupts by eventfd.
     pub irqfds: Irqfds,
     /// Bit `i`: vCPU `i` has a file.
@@ -216,7 +216,7 @@ impl VmObject {
                 passages.map_into(base);
                 self.vm.set_window(base);
             }
-            config.window = gpa;
+            config.windows = lend::with_window(config.windows, Extent { gpa, len: window::SIZE });
             Ok(())
         })
     }
@@ -237,16 +237,15 @@ impl VmObject {
         self.hand_out(piece, |Config { extents, .. }, kept| lend::give(extents, piece, kept))
     }
 
-    /// Gives the host a piece that `account` takes out of the extents; it is told where the window is.
+    /// Gives the host a piece that `account` takes out of the extents; it is told where windows have been.
     fn hand_out(
         &self,
         piece: Extent,
-        account: impl FnOnce(&mut Config, Option<Extent>) -> Result<(), HostError>,
+        account: impl FnOnce(&mut Config, Extent) -> Result<(), HostError>,
     ) -> Result<(), HostError> {
         let mut config = self.config.lock();
         self.mappings.prepare()?;
-        let window = config.window;
-        let kept = (window != 0).then_some(Extent { gpa: window, len: window::SIZE });
+        let kept = config.windows;
         account(&mut config, kept)?;
         drop(config);
         // From here on, a fault shows nobody's page.

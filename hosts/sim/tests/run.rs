@@ -438,6 +438,11 @@ fn what_must_be_there_first() {
     assert_eq!(bench.run(2, []).0.unwrap_err(), HostError::NotFound);
     bench.vm.reset().unwrap();
     assert_eq!(bench.run(0, []).0.unwrap_err(), HostError::Invalid);
+    let windowless = Bench::windowless(1);
+    for _ in 0..2 {
+        assert_eq!(windowless.run(0, []).0.unwrap_err(), HostError::Invalid, "and it is not left busy");
+    }
+    assert_eq!(windowless.vm.reset(), Ok(()));
     let bare = colinux_monitor::Vm::default();
     assert_eq!(bare.set_vcpu_count(0), Err(HostError::Invalid));
     assert_eq!(bare.set_vcpu_count(65), Err(HostError::Invalid));
