@@ -28,7 +28,7 @@ pub const GET_INFO: u32 = r::<Info>(0x10);
 /// On the device: make a VM. In: [`CreateVm`]. Returns a VM file. EOPNOTSUPP: the host is in VMX operation; EOVERFLOW: the CPU's extended state is larger than the driver
 /// keeps for a vCPU.
 pub const CREATE_VM: u32 = w::<CreateVm>(0x11);
-/// On a VM: take memory from the host. In and out: [`AddMemory`].
+/// On a VM: take memory from the host. In and out: [`AddMemory`]. ENOSPC when it would be in more than [`crate::MAX_EXTENTS`] pieces.
 pub const ADD_MEMORY: u32 = wr::<AddMemory>(0x20);
 /// On a VM: list the extents. In and out: [`GetExtents`].
 pub const GET_EXTENTS: u32 = wr::<GetExtents>(0x21);

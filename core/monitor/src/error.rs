@@ -8,6 +8,8 @@ use colinux_cpu::Refusal;
 pub enum HostError {
     /// There is not enough memory.
     NoMemory,
+    /// The memory is in more pieces than the list of extents has room for.
+    TooManyPieces,
     /// A signal came in; run again to go on.
     Interrupted,
     /// The vCPU is in `RUN` already, runs, or the VM is being reset.

@@ -27,7 +27,7 @@ pub fn with_window(range: Extent, window: Extent) -> Extent {
 ///
 /// # Errors
 /// [`HostError::Invalid`] unless the piece is a multiple of [`GRAIN`] and lies in one extent, without the range `kept`;
-/// [`HostError::NoMemory`] when a list is full. Nothing has changed then.
+/// [`HostError::TooManyPieces`] when a list is full. Nothing has changed then.
 pub fn lend(extents: &mut Extents, lent: &mut Extents, piece: Extent, kept: Extent) -> Result<(), HostError> {
     check_own(extents, piece, kept)?;
     transfer(extents, lent, piece)
@@ -39,7 +39,7 @@ pub fn lend(extents: &mut Extents, lent: &mut Extents, piece: Extent, kept: Exte
 /// As [`lend`].
 pub fn give(extents: &mut Extents, piece: Extent, kept: Extent) -> Result<(), HostError> {
     check_own(extents, piece, kept)?;
-    if extents.remove(piece) { Ok(()) } else { Err(HostError::NoMemory) }
+    if extents.remove(piece) { Ok(()) } else { Err(HostError::TooManyPieces) }
 }
 
 /// The guest has `piece` and can do without it.
@@ -61,7 +61,7 @@ pub fn check_lent(lent: &Extents, piece: Extent) -> Result<(), HostError> {
 /// Moves `piece`, whose pages the host has given, from `lent` back to `extents`.
 ///
 /// # Errors
-/// [`HostError::Invalid`] if it is not lent (any more), [`HostError::NoMemory`] when a list is full. Nothing has changed then, and the pages must go back to the host.
+/// [`HostError::Invalid`] if it is not lent (any more), [`HostError::TooManyPieces`] when a list is full. Nothing has changed then, and the pages must go back to the host.
 pub fn recover(extents: &mut Extents, lent: &mut Extents, piece: Extent) -> Result<(), HostError> {
     check_lent(lent, piece)?;
     transfer(lent, extents, piece)
@@ -70,12 +70,12 @@ pub fn recover(extents: &mut Extents, lent: &mut Extents, piece: Extent) -> Resu
 /// `from` holds the piece.
 fn transfer(from: &mut Extents, to: &mut Extents, piece: Extent) -> Result<(), HostError> {
     if !to.add(piece) {
-        return Err(HostError::NoMemory);
+        return Err(HostError::TooManyPieces);
     }
     if !from.remove(piece) {
         // This brings back what was there before, which had room.
         to.remove(piece);
-        return Err(HostError::NoMemory);
+        return Err(HostError::TooManyPieces);
     }
     Ok(())
 }
@@ -151,8 +151,8 @@ mod tests {
         for i in 0..MAX_EXTENTS as u64 {
             assert!(own.add(piece((10 + 4 * i, 3))));
         }
-        assert_eq!(lend(&mut own, &mut lent, piece((11, 1)), NONE), Err(HostError::NoMemory));
-        assert_eq!(give(&mut own, piece((11, 1)), NONE), Err(HostError::NoMemory));
+        assert_eq!(lend(&mut own, &mut lent, piece((11, 1)), NONE), Err(HostError::TooManyPieces));
+        assert_eq!(give(&mut own, piece((11, 1)), NONE), Err(HostError::TooManyPieces));
         assert_eq!((own.bytes(), lent.bytes()), (3 * GRAIN * MAX_EXTENTS as u64, 0));
         lend(&mut own, &mut lent, piece((10, 1)), NONE).unwrap();
         assert_eq!(lent.bytes(), GRAIN);

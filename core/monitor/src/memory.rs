@@ -81,7 +81,15 @@ pub fn acquire(
     if available < request.size {
         return Err(Shortage { error: HostError::NoMemory, found: available & !(GRAIN - 1) });
     }
-    let mut search = Search { memory, request, taken, missing: request.size, over: false, longest: 0 };
+    let mut search = Search {
+        memory,
+        request,
+        taken,
+        missing: request.size,
+        over: false,
+        longest: 0,
+        obstacle: HostError::NoMemory,
+    };
     search.memory.restart_clock();
     search.all_sizes();
     if search.missing != 0 && request.min_piece == request.size {
@@ -90,9 +98,9 @@ pub fn acquire(
     if search.missing == 0 {
         return Ok(());
     }
-    let found = search.longest.max(search.taken.bytes());
+    let (error, found) = (search.obstacle, search.longest.max(search.taken.bytes()));
     release(memory, taken);
-    Err(Shortage { error: HostError::NoMemory, found })
+    Err(Shortage { error, found })
 }
 
 /// Gives all of a list back and empties it.
@@ -110,6 +118,8 @@ struct Search<'a, M> {
     over: bool,
     /// Bytes of the longest part of a contiguous piece.
     longest: u64,
+    /// What is in the way, as far as is known.
+    obstacle: HostError,
 }
 
 impl<M: PhysicalMemory> Search<'_, M> {
@@ -247,7 +257,7 @@ impl<M: PhysicalMemory> Search<'_, M> {
             return true;
         }
         self.memory.give(piece);
-        self.over = true;
+        (self.over, self.obstacle) = (true, HostError::TooManyPieces);
         false
     }
 

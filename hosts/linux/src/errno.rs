@@ -13,6 +13,7 @@ const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 const ENOENT: i32 = 2;
 const ENOTTY: i32 = 25;
+const ENOSPC: i32 = 28;
 const ENOSYS: i32 = 38;
 const EPROTO: i32 = 71;
 const EOVERFLOW: i32 = 75;
@@ -25,6 +26,7 @@ pub const UNKNOWN_REQUEST: HostError = HostError::Kernel(ENOTTY);
 pub fn number(error: HostError) -> i32 {
     match error {
         HostError::NoMemory => ENOMEM,
+        HostError::TooManyPieces => ENOSPC,
         HostError::Interrupted => EINTR,
         HostError::Busy => EBUSY,
         HostError::Invalid => EINVAL,

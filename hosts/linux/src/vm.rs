@@ -158,7 +158,7 @@ impl VmObject {
     /// Takes memory from the host; `request` gets the answer, also on failure.
     ///
     /// # Errors
-    /// [`HostError::Invalid`], [`HostError::NoMemory`], [`HostError::Busy`] when the host has a part of what it would give as lent memory of this VM.
+    /// [`HostError::Invalid`], [`HostError::NoMemory`], [`HostError::TooManyPieces`], [`HostError::Busy`] when the host has a part of what it would give as lent memory of this VM.
     pub fn add_memory(&self, request: &mut AddMemory) -> Result<(), HostError> {
         let mut taken = KBox::<Extents>::zeroed()?;
         let mut host = HostMemory::new();
@@ -185,7 +185,7 @@ impl VmObject {
         if taken.as_slice().iter().any(|piece| config.lent.overlaps(*piece)) {
             return Err(HostError::Busy);
         }
-        if config.extents.add_all(taken) { Ok(()) } else { Err(HostError::NoMemory) }
+        if config.extents.add_all(taken) { Ok(()) } else { Err(HostError::TooManyPieces) }
     }
 
     /// The extents at one moment.

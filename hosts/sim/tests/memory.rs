@@ -125,7 +125,7 @@ fn scattered_pieces_are_as_many_as_the_list_has_room_for() {
     let mut taken = run(&mut memory, &request(most, GRAIN)).unwrap();
     assert_eq!(taken.as_slice().len(), MAX_EXTENTS);
     release(&mut memory, &mut taken);
-    assert_eq!(run(&mut memory, &request(most + GRAIN, GRAIN)).err(), Some((HostError::NoMemory, most)));
+    assert_eq!(run(&mut memory, &request(most + GRAIN, GRAIN)).err(), Some((HostError::TooManyPieces, most)));
     assert!(memory.taken.is_empty());
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong between the daemon and the driver.
 
 use crate::sys;
+use colinux_abi::MAX_EXTENTS;
 use std::{io, path::PathBuf};
 
 /// Why the driver cannot be used.
@@ -59,6 +60,11 @@ pub enum Error {
         /// Smallest useful piece in bytes.
         min_piece: u64,
     },
+    /// The list of extents is full.
+    #[error(
+        "the guest's memory would be in more than {MAX_EXTENTS} pieces, the most that a guest can have: free memory on the host, or use a smaller mem="
+    )]
+    TooManyPieces,
     /// Another hypervisor uses the CPU.
     #[error(
         "the host is in VMX operation: another hypervisor uses the CPU; end its virtual machines and unload it"
@@ -90,6 +96,7 @@ pub enum Error {
 impl Error {
     pub(crate) fn call(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.raw_os_error() {
+            Some(sys::TOO_MANY_PIECES) => Self::TooManyPieces,
             Some(sys::VMX_OPERATION) => Self::Vmx,
             Some(sys::STATE_TOO_LARGE) => Self::StateTooLarge,
             _ => Self::Call { what, source },
@@ -118,9 +125,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_refusal_of_the_cpu_has_its_own_words() {
+    fn each_refusal_has_its_own_words() {
         let words = |number| Error::call("make a VM")(io::Error::from_raw_os_error(number)).to_string();
         assert!(words(libc::EOPNOTSUPP).contains("VMX operation"));
+        assert!(words(libc::ENOSPC).contains("more than 2048 pieces"));
         assert!(words(libc::EOVERFLOW).contains("XSAVE"));
         let other = words(libc::EINVAL);
         assert!(
