@@ -241,12 +241,14 @@ pub mod exit {
     pub const SHUTDOWN: u32 = 3;
     /// [`super::STOP`] was called, or another vCPU ended the machine.
     pub const STOPPED: u32 = 4;
-    /// The guest misbehaved and was ended; `arg0`: the reason or vector, `arg1`: a detail.
+    /// The guest misbehaved and was ended; `arg0`: its reason to leave (see [`crate::hypercall`]), any number, `arg1`: the argument of it that is bad.
     pub const FAILED: u32 = 5;
     /// The guest notified a queue for which there is no [`super::IOEVENTFD`]; `arg0`: device number, `arg1`: queue number. Serve it and run again.
     pub const NOTIFY: u32 = 6;
     /// The configuration space of a device was written; `arg0`: device number. Act on it and run again.
     pub const CONFIG_WRITTEN: u32 = 7;
+    /// The guest left with a page table or in a paging mode in which it cannot be entered again, and was ended; `arg0`: its CR3, `arg1`: its CR4.
+    pub const PAGING: u32 = 8;
 }
 
 /// Counters of a VM since it was made.

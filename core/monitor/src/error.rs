@@ -43,25 +43,34 @@ impl From<Refusal> for HostError {
     }
 }
 
+/// The registers by which a guest pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paging {
+    /// Its CR3.
+    pub cr3: u64,
+    /// Its CR4.
+    pub cr4: u64,
+}
+
 /// What a guest did wrong. It ends the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// An unknown reason to leave.
     Reason(u64),
-    /// A hypercall with a bad argument: the reason and that argument.
+    /// A reason with a bad argument: both.
     Argument(u64, u64),
-    /// The guest left in a paging mode in which it cannot be entered again: its CR4.
-    PagingMode(u64),
+    /// The guest left with a page table or in a paging mode in which it cannot be entered again.
+    Paging(Paging),
 }
 
 impl Fault {
     /// What `RUN` returns.
     pub fn exit(self) -> RunExit {
-        let (arg0, arg1) = match self {
-            Self::Reason(reason) => (reason, 0),
-            Self::Argument(reason, argument) => (reason, argument),
-            Self::PagingMode(cr4) => (u64::MAX, cr4),
+        let (reason, arg0, arg1) = match self {
+            Self::Reason(reason) => (exit::FAILED, reason, 0),
+            Self::Argument(reason, argument) => (exit::FAILED, reason, argument),
+            Self::Paging(Paging { cr3, cr4 }) => (exit::PAGING, cr3, cr4),
         };
-        RunExit { reason: exit::FAILED, reserved: 0, arg0, arg1 }
+        RunExit { reason, reserved: 0, arg0, arg1 }
     }
 }

@@ -1,6 +1,7 @@
 //! What the monitor needs: a kernel to run in, and a crossing.
 
 use crate::call::Doorbell;
+use crate::error::Paging;
 use colinux_abi::ioctl::VcpuState;
 use colinux_cpu::{Arrivals, Exit};
 
@@ -96,8 +97,8 @@ pub unsafe trait World {
     fn take_arrivals(&mut self) -> Option<Arrivals>;
     /// The host's CPU is in VMX operation, in which CR4 of a guest cannot be loaded. Interrupts are off, so that it stays as it is.
     fn host_in_vmx(&mut self) -> bool;
-    /// CR4 of the guest, if it cannot be entered with it.
-    fn bad_paging(&mut self) -> Option<u64>;
+    /// How the guest pages, if it cannot be entered so.
+    fn bad_paging(&mut self) -> Option<Paging>;
     /// Sets what the guest's hypercall returns.
     fn set_return(&mut self, value: u64);
     /// Runs the host's handler of an external interrupt, 0x20 or above.

@@ -215,7 +215,7 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         if self.world.host_in_vmx() {
             return Some(Leave::Vmx);
         }
-        self.world.bad_paging().map(|cr4| Leave::Fail(Fault::PagingMode(cr4)))
+        self.world.bad_paging().map(|paging| Leave::Fail(Fault::Paging(paging)))
     }
 
     /// One round trip: interrupts are off before and after.

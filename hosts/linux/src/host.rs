@@ -6,7 +6,7 @@ use crate::kick::Handles;
 use crate::vm::VmObject;
 use crate::{percpu, rescue};
 use colinux_cpu::{Arrivals, Exit};
-use colinux_monitor::{CpuWorld, Doorbell, Host, Interrupted, WallClock, World};
+use colinux_monitor::{CpuWorld, Doorbell, Host, Interrupted, Paging, WallClock, World};
 use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
 use core::cell::Cell;
@@ -218,7 +218,7 @@ unsafe impl World for WatchedWorld {
     }
 
     #[inline]
-    fn bad_paging(&mut self) -> Option<u64> {
+    fn bad_paging(&mut self) -> Option<Paging> {
         self.world.bad_paging()
     }
 
