@@ -52,7 +52,8 @@ pub const RESET: u32 = ioc(0, 0x29, 0);
 /// the window is or was. Until it
 /// is recovered, a mapping of the file shows a page there that is nobody's; the guest must not touch it.
 pub const LEND_MEMORY: u32 = w::<Extent>(0x2a);
-/// On a VM: take back, zeroed, what was lent. In: [`Extent`]. EBUSY while the host cannot move away what it keeps there.
+/// On a VM: take back, zeroed, what was lent. In: [`Extent`]. EBUSY while the host cannot move away what it keeps there; EINVAL also where it crosses from one
+/// zone of the host's memory into another: ask for the parts.
 pub const RECOVER_MEMORY: u32 = w::<Extent>(0x2b);
 /// On a VM: give memory back to the host for good. In: [`Extent`], as for [`LEND_MEMORY`]. The VM may get it again by [`ADD_MEMORY`].
 pub const GIVE_MEMORY: u32 = w::<Extent>(0x2c);
@@ -118,18 +119,12 @@ pub struct AddMemory {
     pub min_piece: u64,
     /// Out: number of pieces.
     pub pieces: u32,
-    /// Bits of [`memory`].
-    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Out: the first new extent's guest-physical address (with one contiguous piece, the whole answer).
     pub gpa: u64,
     /// Out, on ENOMEM: bytes that could be found.
     pub found: u64,
-}
-
-/// Bits of [`AddMemory::flags`].
-pub mod memory {
-    /// Only below 4 GiB.
-    pub const BELOW_4G: u32 = 1 << 0;
 }
 
 /// A piece of guest memory: guest-physical (= host-physical) address and bytes.

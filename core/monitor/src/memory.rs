@@ -2,7 +2,7 @@
 
 use crate::error::HostError;
 use crate::extents::Extents;
-use colinux_abi::ioctl::{AddMemory, Extent, memory::BELOW_4G};
+use colinux_abi::ioctl::{AddMemory, Extent};
 
 /// Everything about guest memory is a multiple of this.
 pub const GRAIN: u64 = 2 << 20;
@@ -14,7 +14,6 @@ const FIRST_ADDRESS: u64 = 16 << 20;
 const STEP: u64 = 4 << 20;
 /// How often all memory is searched in steps: what is in the way may be so for a moment only, such as a page under I/O.
 const ROUNDS: u32 = 3;
-const FOUR_GIB: u64 = 4 << 30;
 
 /// What an attempt to take a piece came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ pub fn check(request: &AddMemory) -> Result<(), HostError> {
         && request.min_piece != 0
         && request.min_piece <= request.size;
     let align = request.align.is_power_of_two() && (GRAIN..=1 << 40).contains(&request.align);
-    if aligned && sane && align && request.flags & !BELOW_4G == 0 { Ok(()) } else { Err(HostError::Invalid) }
+    if aligned && sane && align && request.reserved == 0 { Ok(()) } else { Err(HostError::Invalid) }
 }
 
 /// Takes memory as `request` says into `taken`, an empty list.
@@ -218,9 +217,7 @@ impl<M: PhysicalMemory> Search<'_, M> {
 
     /// The first address of a zone that may be tried, and the end.
     fn bounds(&self, zone: Extent, align: u64) -> (u64, u64) {
-        let limit = if self.request.flags & BELOW_4G != 0 { FOUR_GIB } else { u64::MAX };
-        let end = zone.gpa.saturating_add(zone.len).min(limit);
-        (zone.gpa.max(FIRST_ADDRESS).next_multiple_of(align), end)
+        (zone.gpa.max(FIRST_ADDRESS).next_multiple_of(align), zone.gpa.saturating_add(zone.len))
     }
 
     fn done(&self) -> bool {
@@ -238,7 +235,7 @@ impl<M: PhysicalMemory> Search<'_, M> {
             return false;
         }
         // Of what we have already, the host would only tell us that it is in use, after a long look.
-        if !self.in_one_zone(piece) || self.taken.overlaps(piece) {
+        if !in_one_zone(self.memory, piece) || self.taken.overlaps(piece) {
             return false;
         }
         match self.memory.take(piece) {
@@ -260,11 +257,12 @@ impl<M: PhysicalMemory> Search<'_, M> {
         (self.over, self.obstacle) = (true, HostError::TooManyPieces);
         false
     }
+}
 
-    fn in_one_zone(&self, piece: Extent) -> bool {
-        let zones = (0..).map_while(|index| self.memory.zone(index));
-        zones.filter(|zone| overlap(zone, &piece)).count() == 1
-    }
+/// A piece may be taken at once: no second zone has a part of it.
+pub fn in_one_zone(memory: &impl PhysicalMemory, piece: Extent) -> bool {
+    let zones = (0..).map_while(|index| memory.zone(index));
+    zones.filter(|zone| overlap(zone, &piece)).count() == 1
 }
 
 fn fits(gpa: u64, len: u64, end: u64) -> bool {

@@ -72,10 +72,13 @@ impl VmRef {
     /// Makes a VM.
     ///
     /// # Errors
-    /// [`HostError::Version`], [`HostError::VmxOperation`], [`HostError::StateTooLarge`], [`HostError::Invalid`] vCPU count, [`HostError::NoMemory`].
+    /// [`HostError::Version`], [`HostError::VmxOperation`], [`HostError::StateTooLarge`], [`HostError::Invalid`] vCPU count or reserved word, [`HostError::NoMemory`].
     pub fn create(request: &CreateVm) -> Result<Self, HostError> {
         if request.abi_version != ABI_VERSION {
             return Err(HostError::Version);
+        }
+        if request.reserved != 0 {
+            return Err(HostError::Invalid);
         }
         let facts = preflight()?;
         let object = KBox::<VmObject>::zeroed()?;
@@ -257,10 +260,14 @@ impl VmObject {
     /// Takes a piece back from the host.
     ///
     /// # Errors
-    /// [`HostError::Busy`] while the host cannot move what it keeps there, [`HostError::Interrupted`], and as [`lend::recover`].
+    /// [`HostError::Busy`] while the host cannot move what it keeps there, [`HostError::Interrupted`], [`HostError::Invalid`] across zones of the host, and as [`lend::recover`].
     pub fn recover(&self, piece: Extent) -> Result<(), HostError> {
         lend::check_lent(&self.config.lock().lent, piece)?;
         let mut host = HostMemory::new();
+        // Two pieces that were lent side by side are one in the list.
+        if !memory::in_one_zone(&host, piece) {
+            return Err(HostError::Invalid);
+        }
         // Not under the mutex: moving the host's pages may have to wait for those who fault on ours.
         match host.take(piece) {
             Take::Got => {}
