@@ -27,7 +27,7 @@ pub const RAISE: u64 = 19;
 pub const CONSOLE: u64 = 20;
 /// `status` of a device was written. `arg0`: device number. Returns when the daemon has acted on it.
 pub const DEVICE_STATUS: u64 = 21;
-/// Start a vCPU. `arg0`: its number; its `VcpuPage::args`: [rip, rsp, cr3, rsi]. Returns 0, or 1 when it runs already.
+/// Start a vCPU. `arg0`: its number; its `VcpuPage::args`: [rip, rsp, cr3, rsi], `cr3` in the guest's memory. Returns 0, or 1 when it runs already.
 pub const START_VCPU: u64 = 22;
 /// The machine ends. `arg0`: one of [`shutdown`]. Does not return.
 pub const SHUTDOWN: u64 = 23;

@@ -25,9 +25,10 @@ const fn wr<T>(number: u32) -> u32 {
 
 /// On the device: facts about the driver and the host. Out: [`Info`]. This number never changes, so that versions can be told apart.
 pub const GET_INFO: u32 = r::<Info>(0x10);
-/// On the device: make a VM. In: [`CreateVm`]. Returns a VM file.
+/// On the device: make a VM. In: [`CreateVm`]. Returns a VM file. EOPNOTSUPP: the host is in VMX operation; EOVERFLOW: the CPU's extended state is larger than the driver
+/// keeps for a vCPU.
 pub const CREATE_VM: u32 = w::<CreateVm>(0x11);
-/// On a VM: take memory from the host. In and out: [`AddMemory`].
+/// On a VM: take memory from the host. In and out: [`AddMemory`]. ENOSPC when it would be in more than [`crate::MAX_EXTENTS`] pieces.
 pub const ADD_MEMORY: u32 = wr::<AddMemory>(0x20);
 /// On a VM: list the extents. In and out: [`GetExtents`].
 pub const GET_EXTENTS: u32 = wr::<GetExtents>(0x21);
@@ -47,17 +48,19 @@ pub const STOP: u32 = ioc(0, 0x27, 0);
 pub const GET_STATS: u32 = r::<Stats>(0x28);
 /// On a VM: forget vCPU states so that the guest can be loaded again (reboot in place). All vCPUs must be out of `RUN`. No argument.
 pub const RESET: u32 = ioc(0, 0x29, 0);
-/// On a VM: lend memory back to the host, which may use it for anything. In: [`Extent`], a multiple of 2 MiB within one extent and without the window. Until it
+/// On a VM: lend memory back to the host, which may use it for anything. In: [`Extent`], a multiple of 2 MiB within one extent and without a place where
+/// the window is or was. Until it
 /// is recovered, a mapping of the file shows a page there that is nobody's; the guest must not touch it.
 pub const LEND_MEMORY: u32 = w::<Extent>(0x2a);
-/// On a VM: take back, zeroed, what was lent. In: [`Extent`]. EBUSY while the host cannot move away what it keeps there.
+/// On a VM: take back, zeroed, what was lent. In: [`Extent`]. EBUSY while the host cannot move away what it keeps there; EINVAL also where it crosses from one
+/// zone of the host's memory into another: ask for the parts.
 pub const RECOVER_MEMORY: u32 = w::<Extent>(0x2b);
 /// On a VM: give memory back to the host for good. In: [`Extent`], as for [`LEND_MEMORY`]. The VM may get it again by [`ADD_MEMORY`].
 pub const GIVE_MEMORY: u32 = w::<Extent>(0x2c);
-/// On a vCPU: set the state in which it starts. In: [`VcpuState`].
+/// On a vCPU: set the state in which it starts. In: [`VcpuState`]. EINVAL if its page table root is none of the VM's memory.
 pub const SET_STATE: u32 = w::<VcpuState>(0x30);
 /// On a vCPU: run until something needs the daemon. In and out: [`RunExit`]; [`exit::NOTIFY`] that goes in says that the queue has answers, and interrupts the guest
-/// first, as an [`IRQFD`] does; nothing else that goes in counts. EINTR when a signal is pending.
+/// first, as an [`IRQFD`] does; nothing else that goes in counts. EINTR when a signal is pending; EOPNOTSUPP when the host has gone into VMX operation, which ends the guest.
 pub const RUN: u32 = wr::<RunExit>(0x31);
 
 /// Facts about the driver and the host CPU.
@@ -116,18 +119,12 @@ pub struct AddMemory {
     pub min_piece: u64,
     /// Out: number of pieces.
     pub pieces: u32,
-    /// Bits of [`memory`].
-    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Out: the first new extent's guest-physical address (with one contiguous piece, the whole answer).
     pub gpa: u64,
     /// Out, on ENOMEM: bytes that could be found.
     pub found: u64,
-}
-
-/// Bits of [`AddMemory::flags`].
-pub mod memory {
-    /// Only below 4 GiB.
-    pub const BELOW_4G: u32 = 1 << 0;
 }
 
 /// A piece of guest memory: guest-physical (= host-physical) address and bytes.
@@ -239,12 +236,14 @@ pub mod exit {
     pub const SHUTDOWN: u32 = 3;
     /// [`super::STOP`] was called, or another vCPU ended the machine.
     pub const STOPPED: u32 = 4;
-    /// The guest misbehaved and was ended; `arg0`: the reason or vector, `arg1`: a detail.
+    /// The guest misbehaved and was ended; `arg0`: its reason to leave (see [`crate::hypercall`]), any number, `arg1`: the argument of it that is bad.
     pub const FAILED: u32 = 5;
     /// The guest notified a queue for which there is no [`super::IOEVENTFD`]; `arg0`: device number, `arg1`: queue number. Serve it and run again.
     pub const NOTIFY: u32 = 6;
     /// The configuration space of a device was written; `arg0`: device number. Act on it and run again.
     pub const CONFIG_WRITTEN: u32 = 7;
+    /// The guest left with a page table or in a paging mode in which it cannot be entered again, and was ended; `arg0`: its CR3, `arg1`: its CR4.
+    pub const PAGING: u32 = 8;
 }
 
 /// Counters of a VM since it was made.

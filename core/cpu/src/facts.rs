@@ -52,6 +52,12 @@ impl HostFacts {
         self.cr4 & CR4_VMXE != 0
     }
 
+    /// As [`Self::vmx`], on this CPU at this moment.
+    #[inline]
+    pub fn vmx_now() -> bool {
+        regs::cr4() & CR4_VMXE != 0
+    }
+
     pub(crate) fn fsgsbase(&self) -> bool {
         self.cr4 & CR4_FSGSBASE != 0
     }

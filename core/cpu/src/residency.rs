@@ -27,6 +27,8 @@ const MSRS: [u32; 10] = [
 ];
 const EFER: usize = 0;
 const KERNEL_GS_BASE: usize = 8;
+/// KVM turns SVM on and off by an interrupt, which may come within a residency: the bit stays as it is on the CPU.
+const EFER_SVME: u64 = 1 << 12;
 
 /// XCR0 until the guest sets it: x87 and SSE, because a guest that never turns XSAVE on uses both.
 const XCR0_START: u64 = 0b11;
@@ -151,8 +153,9 @@ impl Residency {
                 if self.fresh && i == EFER {
                     self.guest_msrs[i] = self.host_msrs[i];
                 }
-                if self.guest_msrs[i] != self.host_msrs[i] {
-                    wrmsr(msr, self.guest_msrs[i]);
+                let value = carried(i, self.guest_msrs[i], self.host_msrs[i]);
+                if value != self.host_msrs[i] {
+                    wrmsr(msr, value);
                 }
             }
         }
@@ -164,8 +167,9 @@ impl Residency {
             // SAFETY: as in `swap_in_msrs`.
             unsafe {
                 self.guest_msrs[i] = rdmsr(msr);
-                if self.guest_msrs[i] != self.host_msrs[i] {
-                    wrmsr(msr, self.host_msrs[i]);
+                let value = carried(i, self.host_msrs[i], self.guest_msrs[i]);
+                if value != self.guest_msrs[i] {
+                    wrmsr(msr, value);
                 }
             }
         }
@@ -257,17 +261,26 @@ impl Residency {
     unsafe fn restore_segments(&self) {
         let [ds, es, fs, gs, ldtr] = self.host_selectors;
         // SAFETY: the selectors were loaded on this CPU when the residency began, with this GDT; `mov gs` is done between two swapgs, so that an NMI finds either
-        // the kernel's base active, or a user's base active and the kernel's inactive, as in the host's own code. KERNEL_GS_BASE is written by `swap_out_msrs`.
+        // the kernel's base active, or a user's base active and the kernel's inactive, as in the host's own code: without FSGSBASE it tells them by their sign, and the
+        // guest's inactive base may be its kernel's. `swap_out_msrs` takes that later, and `mov gs` would spoil it.
         unsafe {
             asm!("lldt {:x}", in(reg) ldtr, options(nostack, preserves_flags));
             asm!("mov ds, {:x}", "mov es, {:x}", in(reg) ds, in(reg) es, options(nostack, preserves_flags));
             asm!("mov fs, {:x}", in(reg) fs, options(nostack, preserves_flags));
             if regs::gs() != gs {
+                let guest = rdmsr(MSR_KERNEL_GS_BASE);
+                wrmsr(MSR_KERNEL_GS_BASE, self.host_msrs[KERNEL_GS_BASE]);
                 asm!("swapgs", "mov gs, {:x}", "swapgs", in(reg) gs, options(nostack, preserves_flags));
+                wrmsr(MSR_KERNEL_GS_BASE, guest);
             }
             wrmsr(MSR_FS_BASE, self.host_fs_base);
         }
     }
+}
+
+/// What MSR number `i` gets where it holds `now`, so that it is `value` but for bits that are the host's in either world.
+fn carried(i: usize, value: u64, now: u64) -> u64 {
+    if i == EFER { value & !EFER_SVME | now & EFER_SVME } else { value }
 }
 
 /// Notes what is the host's on this CPU and does not change while the vCPU is here.
@@ -320,3 +333,19 @@ unsafe fn wrpkru(pkru: u32) {
 }
 
 const _: () = assert!(MSRS[KERNEL_GS_BASE] == MSR_KERNEL_GS_BASE && MSRS[EFER] == MSR_EFER);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn svm_stays_as_the_host_has_it_now() {
+        const HOST: u64 = 0xd01;
+        const GUEST: u64 = 0x501;
+        assert_eq!(carried(EFER, GUEST, HOST | EFER_SVME), GUEST | EFER_SVME, "on before the residency");
+        assert_eq!(carried(EFER, HOST, GUEST | EFER_SVME), HOST | EFER_SVME, "turned on within it");
+        assert_eq!(carried(EFER, HOST | EFER_SVME, GUEST), HOST, "turned off within it");
+        assert_eq!(carried(EFER, GUEST | EFER_SVME, HOST), GUEST, "turned off since the guest was here");
+        assert_eq!(carried(EFER + 1, 1 << 12, 0), 1 << 12, "of EFER alone");
+    }
+}

@@ -1,4 +1,7 @@
-//! colinux-logic
+//! What a guest may see of the CPU: rules without state and without unsafe code, so that every one of them is tested on any machine.
+//!
+//! * [`cpuid`]: which features
+//! * [`msr`]: which model-specific registers, and what becomes of reads and writes
 #![no_std]
 #![forbid(unsafe_code)]
 

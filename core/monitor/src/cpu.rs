@@ -1,5 +1,6 @@
 //! The real crossing.
 
+use crate::error::Paging;
 use crate::host::World;
 use colinux_abi::ioctl::VcpuState;
 use colinux_cpu::{Arrivals, Exit, HostFacts, PassageData, Residency};
@@ -22,9 +23,9 @@ impl CpuWorld {
     }
 
     #[cold]
-    fn look_at(&mut self, cr3: u64, cr4: u64) -> Option<u64> {
+    fn look_at(&mut self, cr3: u64, cr4: u64) -> Option<Paging> {
         if !self.facts.can_reenter(cr3, cr4) {
-            return Some(cr4);
+            return Some(Paging { cr3, cr4 });
         }
         self.good_cr4 = cr4;
         None
@@ -66,7 +67,12 @@ unsafe impl World for CpuWorld {
     }
 
     #[inline]
-    fn bad_paging(&mut self) -> Option<u64> {
+    fn host_in_vmx(&mut self) -> bool {
+        HostFacts::vmx_now()
+    }
+
+    #[inline]
+    fn bad_paging(&mut self) -> Option<Paging> {
         let (cr3, cr4) = self.data().guest_cr3_cr4();
         if cr4 == self.good_cr4 && HostFacts::is_root(cr3) { None } else { self.look_at(cr3, cr4) }
     }

@@ -1,6 +1,7 @@
 //! A guest's memory: sorted, disjoint pieces, neighbours merged.
 
 use crate::host::ZeroInit;
+use crate::memory::overlap;
 use colinux_abi::MAX_EXTENTS;
 use colinux_abi::ioctl::Extent;
 
@@ -94,7 +95,7 @@ impl Extents {
     /// True when any piece has a part of `piece`.
     pub fn overlaps(&self, piece: Extent) -> bool {
         let after = self.as_slice().partition_point(|extent| extent.gpa + extent.len <= piece.gpa);
-        self.as_slice().get(after).is_some_and(|extent| extent.gpa < piece.gpa.saturating_add(piece.len))
+        self.as_slice().get(after).is_some_and(|extent| overlap(extent, &piece))
     }
 
     /// True when one piece holds all of `len` bytes at `gpa`.

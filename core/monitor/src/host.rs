@@ -1,6 +1,7 @@
 //! What the monitor needs: a kernel to run in, and a crossing.
 
 use crate::call::Doorbell;
+use crate::error::Paging;
 use colinux_abi::ioctl::VcpuState;
 use colinux_cpu::{Arrivals, Exit};
 
@@ -48,6 +49,8 @@ pub trait Host {
     fn kick(&self, vcpu: usize);
     /// Wakes a vCPU's thread out of [`Self::block`]. Any context, except a residency where [`Self::locks_sleep`].
     fn wake(&self, vcpu: usize);
+    /// All of `len` bytes at `gpa` are the guest's memory. May sleep; not called within a residency.
+    fn has_memory(&self, gpa: u64, len: u64) -> bool;
     /// Sees to it that `Vm::raise(TIMER)` is called after so many nanoseconds; `None`: not at all.
     fn set_timer(&self, vcpu: usize, nanoseconds: Option<u64>);
     /// Sends this CPU an interrupt of no consequence. Interrupts are off.
@@ -92,8 +95,10 @@ pub unsafe trait World {
     unsafe fn cross(&mut self) -> Exit;
     /// Takes what arrived in the passage. To be looked at after each [`Self::cross`], before anything else.
     fn take_arrivals(&mut self) -> Option<Arrivals>;
-    /// CR4 of the guest, if it cannot be entered with it.
-    fn bad_paging(&mut self) -> Option<u64>;
+    /// The host's CPU is in VMX operation, in which CR4 of a guest cannot be loaded. Interrupts are off, so that it stays as it is.
+    fn host_in_vmx(&mut self) -> bool;
+    /// How the guest pages, if it cannot be entered so.
+    fn bad_paging(&mut self) -> Option<Paging>;
     /// Sets what the guest's hypercall returns.
     fn set_return(&mut self, value: u64);
     /// Runs the host's handler of an external interrupt, 0x20 or above.

@@ -6,7 +6,7 @@
 //! * [`lend`] keeps the books of memory that the guest does not need and the host uses meanwhile
 //!
 //! Errors say who is to blame. What the host could not do is a `Result` ([`HostError`], [`memory::Shortage`]). What the guest did wrong is a [`Fault`]: it ends
-//! that guest, once, and comes out of `RUN` as [`colinux_abi::ioctl::exit::FAILED`]. Nothing panics the host.
+//! that guest, once, and comes out of `RUN` as [`colinux_abi::ioctl::exit::FAILED`] or [`colinux_abi::ioctl::exit::PAGING`]. Nothing panics the host.
 #![no_std]
 
 mod call;
@@ -25,10 +25,10 @@ mod window;
 
 pub use call::{Call, Doorbell, Physical};
 pub use cpu::CpuWorld;
-pub use error::{Fault, HostError};
+pub use error::{Fault, HostError, Paging};
 pub use extents::Extents;
 pub use host::{Host, Interrupted, WallClock, World, ZeroInit};
 pub use run::run;
-pub use vcpu::{RunState, Vcpu};
+pub use vcpu::{RunState, Vcpu, check_start};
 pub use vm::Vm;
 pub use window::Window;

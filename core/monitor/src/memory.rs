@@ -2,7 +2,7 @@
 
 use crate::error::HostError;
 use crate::extents::Extents;
-use colinux_abi::ioctl::{AddMemory, Extent, memory::BELOW_4G};
+use colinux_abi::ioctl::{AddMemory, Extent};
 
 /// Everything about guest memory is a multiple of this.
 pub const GRAIN: u64 = 2 << 20;
@@ -14,7 +14,6 @@ const FIRST_ADDRESS: u64 = 16 << 20;
 const STEP: u64 = 4 << 20;
 /// How often all memory is searched in steps: what is in the way may be so for a moment only, such as a page under I/O.
 const ROUNDS: u32 = 3;
-const FOUR_GIB: u64 = 4 << 30;
 
 /// What an attempt to take a piece came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ pub fn check(request: &AddMemory) -> Result<(), HostError> {
         && request.min_piece != 0
         && request.min_piece <= request.size;
     let align = request.align.is_power_of_two() && (GRAIN..=1 << 40).contains(&request.align);
-    if aligned && sane && align && request.flags & !BELOW_4G == 0 { Ok(()) } else { Err(HostError::Invalid) }
+    if aligned && sane && align && request.reserved == 0 { Ok(()) } else { Err(HostError::Invalid) }
 }
 
 /// Takes memory as `request` says into `taken`, an empty list.
@@ -81,7 +80,15 @@ pub fn acquire(
     if available < request.size {
         return Err(Shortage { error: HostError::NoMemory, found: available & !(GRAIN - 1) });
     }
-    let mut search = Search { memory, request, taken, missing: request.size, over: false, longest: 0 };
+    let mut search = Search {
+        memory,
+        request,
+        taken,
+        missing: request.size,
+        over: false,
+        longest: 0,
+        obstacle: HostError::NoMemory,
+    };
     search.memory.restart_clock();
     search.all_sizes();
     if search.missing != 0 && request.min_piece == request.size {
@@ -90,9 +97,9 @@ pub fn acquire(
     if search.missing == 0 {
         return Ok(());
     }
-    let found = search.longest.max(search.taken.bytes());
+    let (error, found) = (search.obstacle, search.longest.max(search.taken.bytes()));
     release(memory, taken);
-    Err(Shortage { error: HostError::NoMemory, found })
+    Err(Shortage { error, found })
 }
 
 /// Gives all of a list back and empties it.
@@ -110,6 +117,8 @@ struct Search<'a, M> {
     over: bool,
     /// Bytes of the longest part of a contiguous piece.
     longest: u64,
+    /// What is in the way, as far as is known.
+    obstacle: HostError,
 }
 
 impl<M: PhysicalMemory> Search<'_, M> {
@@ -208,9 +217,7 @@ impl<M: PhysicalMemory> Search<'_, M> {
 
     /// The first address of a zone that may be tried, and the end.
     fn bounds(&self, zone: Extent, align: u64) -> (u64, u64) {
-        let limit = if self.request.flags & BELOW_4G != 0 { FOUR_GIB } else { u64::MAX };
-        let end = zone.gpa.saturating_add(zone.len).min(limit);
-        (zone.gpa.max(FIRST_ADDRESS).next_multiple_of(align), end)
+        (zone.gpa.max(FIRST_ADDRESS).next_multiple_of(align), zone.gpa.saturating_add(zone.len))
     }
 
     fn done(&self) -> bool {
@@ -227,7 +234,8 @@ impl<M: PhysicalMemory> Search<'_, M> {
             self.over = true;
             return false;
         }
-        if !self.in_one_zone(piece) || self.overlaps_taken(piece) {
+        // Of what we have already, the host would only tell us that it is in use, after a long look.
+        if !in_one_zone(self.memory, piece) || self.taken.overlaps(piece) {
             return false;
         }
         match self.memory.take(piece) {
@@ -246,27 +254,22 @@ impl<M: PhysicalMemory> Search<'_, M> {
             return true;
         }
         self.memory.give(piece);
-        self.over = true;
+        (self.over, self.obstacle) = (true, HostError::TooManyPieces);
         false
     }
+}
 
-    fn in_one_zone(&self, piece: Extent) -> bool {
-        let zones = (0..).map_while(|index| self.memory.zone(index));
-        zones.filter(|zone| overlap(zone, &piece)).count() == 1
-    }
-
-    /// What we have already; the host would only tell us that it is in use, after a long look.
-    fn overlaps_taken(&self, piece: Extent) -> bool {
-        let list = self.taken.as_slice();
-        let after = list.partition_point(|extent| extent.gpa + extent.len <= piece.gpa);
-        list.get(after).is_some_and(|extent| overlap(extent, &piece))
-    }
+/// A piece may be taken at once: no second zone has a part of it.
+pub fn in_one_zone(memory: &impl PhysicalMemory, piece: Extent) -> bool {
+    let zones = (0..).map_while(|index| memory.zone(index));
+    zones.filter(|zone| overlap(zone, &piece)).count() == 1
 }
 
 fn fits(gpa: u64, len: u64, end: u64) -> bool {
     gpa.checked_add(len).is_some_and(|piece_end| piece_end <= end)
 }
 
-fn overlap(a: &Extent, b: &Extent) -> bool {
+/// They have an address in common.
+pub(crate) fn overlap(a: &Extent, b: &Extent) -> bool {
     a.gpa < b.gpa.saturating_add(b.len) && b.gpa < a.gpa.saturating_add(a.len)
 }

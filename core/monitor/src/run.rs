@@ -9,10 +9,10 @@
 use crate::call::{Call, Doorbell, Physical, reason};
 use crate::error::{Fault, HostError};
 use crate::host::{Host, Interrupted, World};
-use crate::vcpu::{RunState, Vcpu};
+use crate::vcpu::{RunState, Vcpu, check_start};
 use crate::vm::Vm;
 use crate::window::Window;
-use colinux_abi::hypercall::{FIRST_HYPERCALL, IRQS_OFF};
+use colinux_abi::hypercall::{FIRST_HYPERCALL, IRQS_OFF, START_VCPU};
 use colinux_abi::ioctl::{RunExit, VcpuState, exit};
 use colinux_cpu::{Arrivals, Exit};
 
@@ -40,20 +40,27 @@ enum Leave {
     User(RunExit),
     /// The guest misbehaved. (To end it takes locks.)
     Fail(Fault),
+    /// The host has gone into VMX operation.
+    Vmx,
 }
 
 /// Runs vCPU `index` until the daemon is needed.
 ///
 /// # Errors
 /// [`HostError::Interrupted`] for a signal (run again to go on), [`HostError::Busy`] when another thread runs it, [`HostError::Invalid`] before the window or the boot
-/// CPU's start state is set, [`HostError::NotFound`] for an index out of range.
+/// CPU's start state is set, [`HostError::NotFound`] for an index out of range, [`HostError::VmxOperation`] when another hypervisor has begun to use the CPU: the guest has
+/// ended then.
 pub fn run(vm: &Vm, index: usize, host: &impl Host, world: &mut impl World) -> Result<RunExit, HostError> {
     let vcpu = vm.vcpu(index).ok_or(HostError::NotFound)?;
-    let window = vm.window().ok_or(HostError::Invalid)?;
     vm.enter(vcpu)?;
-    let mut runner = Runner { vm, vcpu, window, index, host, world, silent: vcpu.is_silent(), checked: 0 };
-    let result = runner.outer();
-    vcpu.set_silent(runner.silent);
+    // Not before: while a vCPU is in `RUN`, the window does not move.
+    let result = vm.window().ok_or(HostError::Invalid).and_then(|window| {
+        let mut runner =
+            Runner { vm, vcpu, window, index, host, world, silent: vcpu.is_silent(), checked: 0 };
+        let result = runner.outer();
+        vcpu.set_silent(runner.silent);
+        result
+    });
     vm.exit(vcpu);
     result
 }
@@ -130,11 +137,12 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         match leave {
             Leave::Reschedule => self.host.reschedule(),
             Leave::Yield => self.host.yield_now(),
-            Leave::Stop => self.vcpu.stop(),
-            Leave::Ended | Leave::Signals | Leave::Locks(_) => {}
+            Leave::Stop | Leave::Ended | Leave::Signals | Leave::Locks(_) => {}
             Leave::User(exit) => return Ok(Some(exit)),
             Leave::Fail(fault) => return Ok(self.finish(fault.exit())),
             Leave::Idle => self.idle()?,
+            Leave::Vmx if self.vm.end(self.host) => return Err(HostError::VmxOperation),
+            Leave::Vmx => {}
         }
         Ok(None)
     }
@@ -204,7 +212,10 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         if self.host.must_yield() {
             return Some(Leave::Reschedule);
         }
-        self.world.bad_paging().map(|cr4| Leave::Fail(Fault::PagingMode(cr4)))
+        if self.world.host_in_vmx() {
+            return Some(Leave::Vmx);
+        }
+        self.world.bad_paging().map(|paging| Leave::Fail(Fault::Paging(paging)))
     }
 
     /// One round trip: interrupts are off before and after.
@@ -226,8 +237,10 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         } else {
             let physical = self.take_physical(&exit);
             self.host.irqs_on();
-            physical.unwrap_or_else(|fault| Some(Leave::Fail(fault))).or_else(|| self.signals_due())
+            physical.unwrap_or_else(|fault| Some(Leave::Fail(fault)))
         };
+        // After calls, too: what interrupts a guest that does nothing else may always come in the host.
+        let leave = leave.or_else(|| self.signals_due());
         self.host.irqs_off();
         leave
     }
@@ -288,6 +301,8 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             return Some(Leave::Locks(call));
         }
         match Call::decode(&exit, self.vm.vcpu_count()) {
+            // What is the guest's memory is known to those only who may sleep.
+            Ok(call @ Call::Start(_)) => Some(Leave::Locks(call)),
             Ok(call) => self.perform(call),
             Err(fault) => Some(Leave::Fail(fault)),
         }
@@ -307,7 +322,11 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             Call::Idle if self.window.pending(self.index) != 0 => None,
             Call::Idle => Some(Leave::Idle),
             Call::Yield => Some(Leave::Yield),
-            Call::Stop => Some(Leave::Stop),
+            Call::Stop => {
+                // Before the residency is put: whoever sees this vCPU on its last way out may start it again.
+                self.vcpu.stop();
+                Some(Leave::Stop)
+            }
             Call::DeviceStatus(device) => Some(user(exit::DEVICE_STATUS, device as u64)),
             Call::ConfigWritten(device) => Some(user(exit::CONFIG_WRITTEN, device as u64)),
             Call::Shutdown(how) => {
@@ -333,10 +352,13 @@ impl<H: Host, W: World> Runner<'_, H, W> {
                 self.window.set_wall_clock(&self.host.wall_clock());
                 None
             }
-            Call::Start(target) => {
-                value = u64::from(!self.start(target));
-                None
-            }
+            Call::Start(target) => match self.start(target) {
+                Ok(started) => {
+                    value = u64::from(!started);
+                    None
+                }
+                Err(fault) => Some(Leave::Fail(fault)),
+            },
         };
         self.world.set_return(value);
         leave
@@ -357,15 +379,16 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         }
     }
 
-    /// Starts another vCPU with the arguments in its page; false when it runs.
-    fn start(&self, target: usize) -> bool {
+    /// Starts another vCPU with the arguments in its page; false when it runs. Not within a residency.
+    fn start(&self, target: usize) -> Result<bool, Fault> {
         let [rip, rsp, cr3, rsi] = self.window.args(target);
         let start = VcpuState { rip, rsp, cr3, rsi };
+        check_start(self.host, &start).map_err(|_| Fault::Argument(START_VCPU, cr3))?;
         let started = self.vm.vcpu(target).is_some_and(|vcpu| vcpu.prepare(&start).is_ok());
         if started {
             self.vm.nudge(self.host, target);
         }
-        started
+        Ok(started)
     }
 
     /// Ends the guest. Only the first to end it says why.

@@ -1,8 +1,10 @@
 //! What others see of a vCPU: its run state, where it is now, its counters.
 
 use crate::error::HostError;
+use crate::host::Host;
 use crate::patience::Patience;
 use crate::stats::Counters;
+use colinux_abi::PAGE_SIZE;
 use colinux_abi::ioctl::VcpuState;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -49,6 +51,15 @@ pub enum Nudge {
     Kick,
     /// A wake-up.
     Wake,
+}
+
+/// Checks a state in which a vCPU is to start: its page table root is the guest's. Not within a residency.
+///
+/// # Errors
+/// [`HostError::Invalid`].
+pub fn check_start(host: &impl Host, start: &VcpuState) -> Result<(), HostError> {
+    let root = start.cr3 & !(PAGE_SIZE - 1);
+    if host.has_memory(root, PAGE_SIZE) { Ok(()) } else { Err(HostError::Invalid) }
 }
 
 /// One vCPU. All zero is a new one. On cache lines of its own.

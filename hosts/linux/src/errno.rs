@@ -13,7 +13,10 @@ const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 const ENOENT: i32 = 2;
 const ENOTTY: i32 = 25;
+const ENOSPC: i32 = 28;
+const ENOSYS: i32 = 38;
 const EPROTO: i32 = 71;
+const EOVERFLOW: i32 = 75;
 const EOPNOTSUPP: i32 = 95;
 
 /// For a request that we do not know.
@@ -23,6 +26,7 @@ pub const UNKNOWN_REQUEST: HostError = HostError::Kernel(ENOTTY);
 pub fn number(error: HostError) -> i32 {
     match error {
         HostError::NoMemory => ENOMEM,
+        HostError::TooManyPieces => ENOSPC,
         HostError::Interrupted => EINTR,
         HostError::Busy => EBUSY,
         HostError::Invalid => EINVAL,
@@ -30,7 +34,9 @@ pub fn number(error: HostError) -> i32 {
         HostError::Exists => EEXIST,
         HostError::BadAddress => EFAULT,
         HostError::Version => EPROTO,
-        HostError::Unsupported => EOPNOTSUPP,
+        HostError::VmxOperation => EOPNOTSUPP,
+        HostError::StateTooLarge => EOVERFLOW,
+        HostError::Unsupported => ENOSYS,
         HostError::Kernel(number) => number,
     }
 }

@@ -6,7 +6,7 @@ use crate::kick::Handles;
 use crate::vm::VmObject;
 use crate::{percpu, rescue};
 use colinux_cpu::{Arrivals, Exit};
-use colinux_monitor::{CpuWorld, Doorbell, Host, Interrupted, WallClock, World};
+use colinux_monitor::{CpuWorld, Doorbell, Host, Interrupted, Paging, WallClock, World};
 use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
 use core::cell::Cell;
@@ -97,6 +97,10 @@ impl Host for LinuxHost<'_> {
 
     fn wake(&self, vcpu: usize) {
         self.with(vcpu, |handles| handles.queue().wake());
+    }
+
+    fn has_memory(&self, gpa: u64, len: u64) -> bool {
+        self.vm.config.lock().extents.contains(gpa, len)
     }
 
     fn set_timer(&self, vcpu: usize, nanoseconds: Option<u64>) {
@@ -209,7 +213,12 @@ unsafe impl World for WatchedWorld {
     }
 
     #[inline]
-    fn bad_paging(&mut self) -> Option<u64> {
+    fn host_in_vmx(&mut self) -> bool {
+        self.world.host_in_vmx()
+    }
+
+    #[inline]
+    fn bad_paging(&mut self) -> Option<Paging> {
         self.world.bad_paging()
     }
 

@@ -4,8 +4,8 @@ use crate::alloc::direct_map;
 use crate::bindings::memory::{
     _totalram_pages, CONTIG_TAKES_FLAGS, MIGRATE_MOVABLE, NODE_ZONES, PAGE_REFERENCES, PAGE_STRUCT,
     ZONE_SIZE, ZONE_SPAN, ZONE_START, ZONES, adjust_managed_page_count, alloc_contig_range, contig_page_data,
-    free_contig_range, generic_online_page, gfp_kernel, node_data, nr_node_ids, page_is_ram,
-    pfn_to_online_page, si_mem_available, vmemmap_base,
+    free_pages, generic_online_page, gfp_kernel, node_data, nr_node_ids, page_is_ram, pfn_to_online_page,
+    si_mem_available, vmemmap_base,
 };
 use crate::bindings::{Opaque, sched};
 use crate::host::tsc_khz;
@@ -201,14 +201,14 @@ impl PhysicalMemory for HostMemory {
     }
 
     fn give(&mut self, piece: Extent) {
-        let mut pfn = piece.gpa / PAGE_SIZE;
-        let end = pfn + piece.len / PAGE_SIZE;
-        while pfn < end {
-            let count = STEP.min(end - pfn);
-            // SAFETY: the pages are ours; who still holds one (I/O in flight) has a reference of its own.
-            unsafe { free_contig_range(pfn, count) };
-            pfn += count;
-            cond_resched();
+        let first = direct_map() + piece.gpa;
+        for offset in (0..piece.len).step_by(PAGE_SIZE as usize) {
+            // One by one: free_contig_range() warns of a page that somebody else still holds.
+            // SAFETY: the pages are ours, allocated one by one; who still holds one (I/O in flight) has a reference of its own.
+            unsafe { free_pages(first + offset, 0) };
+            if offset.is_multiple_of(STEP * PAGE_SIZE) {
+                cond_resched();
+            }
         }
     }
 

@@ -41,6 +41,8 @@ struct Watch {
 static WATCHES: AtomicPtr<Watch> = AtomicPtr::new(core::ptr::null_mut());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static ACTION: Room<NMI_ACTION> = Room::new();
+/// The module goes: nobody is asked to watch any more.
+static ENDS: AtomicBool = AtomicBool::new(false);
 
 fn cpu_count() -> u32 {
     if cpu::nr_cpu_ids::present() {
@@ -102,8 +104,20 @@ fn register() -> Result<(), HostError> {
 
 /// Ends all watching. At module exit, when no vCPU exists.
 pub fn stop() {
+    ENDS.store(true, SeqCst);
+    // The first round ends the timers, whose callbacks may just have asked another CPU to watch; the second one ends what those calls have started.
+    for _ in 0..2 {
+        finish_calls();
+        watches().for_each(|watch| watch.timer.cancel());
+    }
+    // SAFETY: registered by `start`; waits for handlers that run.
+    unsafe { cpu::unregister_nmi_handler(NMI_LOCAL.get() as u32, NAME) };
+    free();
+}
+
+/// Waits for what any CPU was asked: the call that starts the watch over one CPU is another CPU's, any other's. Calls to a CPU are done in order; an offline CPU has none.
+fn finish_calls() {
     for watch in watches() {
-        // Calls to a CPU are done in order, so this one waits for an asynchronous one before it. An offline CPU has none.
         // SAFETY: process context.
         unsafe {
             cpu::smp_call_function_single(
@@ -113,11 +127,7 @@ pub fn stop() {
                 1,
             )
         };
-        watch.timer.cancel();
     }
-    // SAFETY: registered by `start`; waits for handlers that run.
-    unsafe { cpu::unregister_nmi_handler(NMI_LOCAL.get() as u32, NAME) };
-    free();
 }
 
 fn free() {
@@ -141,10 +151,11 @@ impl Watch {
     /// Asks another CPU to watch this one. Without another one there is nobody to rescue us.
     fn request(&self) {
         let count = COUNT.load(Relaxed);
-        let asked = (1..count).map(|step| (self.cpu + step) % count).any(|other| {
-            // SAFETY: preemption is off; the call is unused, because the watch was not armed. An offline CPU is refused.
-            unsafe { cpu::smp_call_function_single_async(other as i32, self.call.get()) == 0 }
-        });
+        let asked = !ENDS.load(SeqCst)
+            && (1..count).map(|step| (self.cpu + step) % count).any(|other| {
+                // SAFETY: preemption is off; the call is unused, because the watch was not armed. An offline CPU is refused.
+                unsafe { cpu::smp_call_function_single_async(other as i32, self.call.get()) == 0 }
+            });
         if !asked {
             self.armed.store(false, Release);
         }

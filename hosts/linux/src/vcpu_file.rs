@@ -11,7 +11,7 @@ use crate::vm::VmRef;
 use colinux_abi::PAGE_SIZE;
 use colinux_abi::ioctl::{RUN, RunExit, SET_STATE, exit};
 use colinux_cpu::{Residency, XSAVE_AREA_SIZE};
-use colinux_monitor::{CpuWorld, HostError, run};
+use colinux_monitor::{CpuWorld, HostError, check_start, run};
 use core::cell::UnsafeCell;
 
 /// Operations of a vCPU's file, whose private data is a [`VcpuObject`].
@@ -93,8 +93,10 @@ unsafe extern "C" fn ioctl(file: Opaque, request: u32, argument: u64) -> i64 {
 
 fn set_state(vcpu: &VcpuObject, argument: u64) -> Result<i64, HostError> {
     let state = user::read(argument)?;
+    let host = LinuxHost::new(&vcpu.vm);
+    check_start(&host, &state)?;
     vcpu.vm.vm.vcpu(vcpu.index).ok_or(HostError::NotFound)?.prepare(&state)?;
-    vcpu.vm.vm.nudge(&LinuxHost::new(&vcpu.vm), vcpu.index);
+    vcpu.vm.vm.nudge(&host, vcpu.index);
     Ok(0)
 }
 

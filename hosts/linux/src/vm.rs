@@ -26,8 +26,8 @@ pub struct Config {
     pub extents: Extents,
     /// What of it the host has at present.
     pub lent: Extents,
-    /// Guest-physical address of the window; 0: none yet.
-    window: u64,
+    /// Where windows have been, see [`lend::with_window`].
+    windows: Extent,
     /// Interrupts by eventfd.
     pub irqfds: Irqfds,
     /// Bit `i`: vCPU `i` has a file.
@@ -72,12 +72,15 @@ impl VmRef {
     /// Makes a VM.
     ///
     /// # Errors
-    /// [`HostError::Version`], [`HostError::Unsupported`] (VMX operation), [`HostError::Invalid`] vCPU count, [`HostError::NoMemory`].
+    /// [`HostError::Version`], [`HostError::VmxOperation`], [`HostError::StateTooLarge`], [`HostError::Invalid`] vCPU count or reserved word, [`HostError::NoMemory`].
     pub fn create(request: &CreateVm) -> Result<Self, HostError> {
         if request.abi_version != ABI_VERSION {
             return Err(HostError::Version);
         }
-        let facts = preflight().map_err(|_| HostError::Unsupported)?;
+        if request.reserved != 0 {
+            return Err(HostError::Invalid);
+        }
+        let facts = preflight()?;
         let object = KBox::<VmObject>::zeroed()?;
         // SAFETY: not shared yet. (`None` is not promised to be all zero.)
         unsafe { object.passages.get().write(None) };
@@ -158,7 +161,7 @@ impl VmObject {
     /// Takes memory from the host; `request` gets the answer, also on failure.
     ///
     /// # Errors
-    /// [`HostError::Invalid`], [`HostError::NoMemory`], [`HostError::Busy`] when the host has a part of what it would give as lent memory of this VM.
+    /// [`HostError::Invalid`], [`HostError::NoMemory`], [`HostError::TooManyPieces`], [`HostError::Busy`] when the host has a part of what it would give as lent memory of this VM.
     pub fn add_memory(&self, request: &mut AddMemory) -> Result<(), HostError> {
         let mut taken = KBox::<Extents>::zeroed()?;
         let mut host = HostMemory::new();
@@ -185,19 +188,18 @@ impl VmObject {
         if taken.as_slice().iter().any(|piece| config.lent.overlaps(*piece)) {
             return Err(HostError::Busy);
         }
-        if config.extents.add_all(taken) { Ok(()) } else { Err(HostError::NoMemory) }
+        if config.extents.add_all(taken) { Ok(()) } else { Err(HostError::TooManyPieces) }
     }
 
-    /// Up to 32 extents from number `first` on; returns how many, and how many there are in all.
-    pub fn extents(&self, first: usize, buffer: &mut [Extent; 32]) -> (usize, usize) {
-        let config = self.config.lock();
-        let all = config.extents.as_slice();
-        let rest = all.get(first..).unwrap_or(&[]);
-        let count = rest.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        (count, all.len())
+    /// The extents at one moment.
+    ///
+    /// # Errors
+    /// [`HostError::NoMemory`].
+    pub fn extents(&self) -> Result<KBox<Extents>, HostError> {
+        let mut extents = KBox::<Extents>::zeroed()?;
+        // An empty list has room for all.
+        extents.add_all(&self.config.lock().extents);
+        Ok(extents)
     }
 
     /// Says where the window is, and maps the passage into it.
@@ -217,7 +219,7 @@ impl VmObject {
                 passages.map_into(base);
                 self.vm.set_window(base);
             }
-            config.window = gpa;
+            config.windows = lend::with_window(config.windows, Extent { gpa, len: window::SIZE });
             Ok(())
         })
     }
@@ -238,16 +240,15 @@ impl VmObject {
         self.hand_out(piece, |Config { extents, .. }, kept| lend::give(extents, piece, kept))
     }
 
-    /// Gives the host a piece that `account` takes out of the extents; it is told where the window is.
+    /// Gives the host a piece that `account` takes out of the extents; it is told where windows have been.
     fn hand_out(
         &self,
         piece: Extent,
-        account: impl FnOnce(&mut Config, Option<Extent>) -> Result<(), HostError>,
+        account: impl FnOnce(&mut Config, Extent) -> Result<(), HostError>,
     ) -> Result<(), HostError> {
         let mut config = self.config.lock();
         self.mappings.prepare()?;
-        let window = config.window;
-        let kept = (window != 0).then_some(Extent { gpa: window, len: window::SIZE });
+        let kept = config.windows;
         account(&mut config, kept)?;
         drop(config);
         // From here on, a fault shows nobody's page.
@@ -259,10 +260,14 @@ impl VmObject {
     /// Takes a piece back from the host.
     ///
     /// # Errors
-    /// [`HostError::Busy`] while the host cannot move what it keeps there, [`HostError::Interrupted`], and as [`lend::recover`].
+    /// [`HostError::Busy`] while the host cannot move what it keeps there, [`HostError::Interrupted`], [`HostError::Invalid`] across zones of the host, and as [`lend::recover`].
     pub fn recover(&self, piece: Extent) -> Result<(), HostError> {
         lend::check_lent(&self.config.lock().lent, piece)?;
         let mut host = HostMemory::new();
+        // Two pieces that were lent side by side are one in the list.
+        if !memory::in_one_zone(&host, piece) {
+            return Err(HostError::Invalid);
+        }
         // Not under the mutex: moving the host's pages may have to wait for those who fault on ours.
         match host.take(piece) {
             Take::Got => {}

@@ -10,7 +10,7 @@ use crate::{mmap, user, vcpu_file};
 use colinux_abi::MAX_DEVICES;
 use colinux_abi::device::MAX_QUEUES;
 use colinux_abi::ioctl::{
-    ADD_MEMORY, AddMemory, CONSOLE_DEVICE, CREATE_VCPU, CreateVcpu, EventFd, Extent, GET_EXTENTS, GET_STATS,
+    ADD_MEMORY, AddMemory, CONSOLE_DEVICE, CREATE_VCPU, CreateVcpu, EventFd, GET_EXTENTS, GET_STATS,
     GIVE_MEMORY, GetExtents, IOEVENTFD, IRQFD, LEND_MEMORY, RAISE, RECOVER_MEMORY, RESET, Raise, SET_WINDOW,
     STOP, SetWindow,
 };
@@ -73,21 +73,11 @@ fn add_memory(vm: &VmObject, argument: u64) -> Result<(), HostError> {
 
 fn get_extents(vm: &VmObject, argument: u64) -> Result<(), HostError> {
     let mut request: GetExtents = user::read(argument)?;
-    let room = request.count as usize;
-    let mut buffer = [Extent::default(); 32];
-    let mut done = 0;
-    loop {
-        let (count, total) = vm.extents(done, &mut buffer);
-        request.total = total as u32;
-        let count = count.min(room - done);
-        if count == 0 {
-            break;
-        }
-        let address = request.buffer.wrapping_add((done * size_of::<Extent>()) as u64);
-        user::write_slice(address, buffer.get(..count).unwrap_or(&[]))?;
-        done += count;
-    }
-    request.count = done as u32;
+    let extents = vm.extents()?;
+    let all = extents.as_slice();
+    let fit = all.get(..request.count as usize).unwrap_or(all);
+    user::write_slice(request.buffer, fit)?;
+    (request.count, request.total) = (fit.len() as u32, all.len() as u32);
     user::write(argument, &request)
 }
 

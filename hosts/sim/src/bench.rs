@@ -27,13 +27,22 @@ impl Bench {
     /// # Panics
     /// When the number of vCPUs is none that a VM can have.
     pub fn new(vcpus: u32) -> Self {
+        let bench = Self::windowless(vcpus);
+        // SAFETY: the memory is as large as a window, page aligned, and never freed.
+        unsafe { bench.vm.set_window(bench.memory.cast()) };
+        bench
+    }
+
+    /// As [`Self::new`], before the window is set.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn windowless(vcpus: u32) -> Self {
         let vm = Rc::new(Vm::default());
         vm.set_vcpu_count(vcpus).expect("a number of vCPUs");
         // The window lives as long as the process, because callbacks of the script may hold on to it.
         let memory = Box::leak(vec![0u64; WORDS + 512].into_boxed_slice()).as_mut_ptr();
         let memory = memory.wrapping_byte_add(memory.align_offset(512) * 8);
-        // SAFETY: the memory is this large and never freed; the alignment took less than a page.
-        unsafe { vm.set_window(memory.cast()) };
         let bench = Self { vm, host: Rc::default(), memory };
         bench.prepare(0);
         bench

@@ -3,7 +3,7 @@
 use crate::host::{Event, SimHost};
 use colinux_abi::ioctl::VcpuState;
 use colinux_cpu::{Arrivals, Exit};
-use colinux_monitor::World;
+use colinux_monitor::{Paging, World};
 use std::collections::VecDeque;
 
 /// What a crossing brings.
@@ -11,8 +11,8 @@ pub struct Left {
     exit: Exit,
     /// What arrived in the passage.
     pub arrivals: Option<Arrivals>,
-    /// CR4 of the guest, if it cannot be entered again with it.
-    pub bad_cr4: Option<u64>,
+    /// How the guest pages, if it cannot be entered again so.
+    pub bad_paging: Option<Paging>,
 }
 
 /// One stay in the guest: what happens meanwhile, and how it ends.
@@ -24,7 +24,7 @@ pub struct Step {
 impl Step {
     /// The guest leaves with these registers.
     pub fn new(reason: u64, arg0: u64, arg1: u64) -> Self {
-        let left = Left { exit: Exit { reason, arg0, arg1 }, arrivals: None, bad_cr4: None };
+        let left = Left { exit: Exit { reason, arg0, arg1 }, arrivals: None, bad_paging: None };
         Self { left, meanwhile: Box::new(|| {}) }
     }
 
@@ -47,7 +47,7 @@ pub struct Guest<'a> {
     steps: VecDeque<Step>,
     loaded: bool,
     arrivals: Option<Arrivals>,
-    bad_cr4: Option<u64>,
+    bad_paging: Option<Paging>,
     /// Where it was started, in order.
     pub starts: Vec<VcpuState>,
     /// What its hypercalls returned.
@@ -63,7 +63,7 @@ impl<'a> Guest<'a> {
             steps,
             loaded: false,
             arrivals: None,
-            bad_cr4: None,
+            bad_paging: None,
             starts: Vec::new(),
             returns: Vec::new(),
         }
@@ -96,7 +96,7 @@ unsafe impl World for Guest<'_> {
         self.host.log(Event::Cross);
         let step = self.steps.pop_front().expect("the script is over");
         (step.meanwhile)();
-        (self.arrivals, self.bad_cr4) = (step.left.arrivals, step.left.bad_cr4);
+        (self.arrivals, self.bad_paging) = (step.left.arrivals, step.left.bad_paging);
         step.left.exit
     }
 
@@ -104,8 +104,13 @@ unsafe impl World for Guest<'_> {
         self.arrivals.take()
     }
 
-    fn bad_paging(&mut self) -> Option<u64> {
-        self.bad_cr4
+    fn host_in_vmx(&mut self) -> bool {
+        assert!(self.host.is_quiet());
+        self.host.vmx.get()
+    }
+
+    fn bad_paging(&mut self) -> Option<Paging> {
+        self.bad_paging
     }
 
     fn set_return(&mut self, value: u64) {

@@ -70,6 +70,12 @@ pub struct SimHost {
     pub deaf: Cell<bool>,
     /// The next NMI is the rescue timer's.
     pub rescue: Cell<bool>,
+    /// Another hypervisor has put the CPUs into VMX operation.
+    pub vmx: Cell<bool>,
+    /// A page that is none of the guest's memory.
+    pub foreign: Cell<Option<u64>>,
+    /// What happens at the end of each residency.
+    pub at_unpin: RefCell<Option<Wakeup>>,
 }
 
 impl SimHost {
@@ -108,6 +114,9 @@ impl Host for SimHost {
     fn unpin(&self, _vcpu: usize) {
         assert!(self.pinned.replace(false) && !self.irqs_off.get());
         self.log(Event::Unpin);
+        if let Some(action) = &*self.at_unpin.borrow() {
+            action();
+        }
     }
 
     fn irqs_off(&self) {
@@ -175,6 +184,11 @@ impl Host for SimHost {
     fn wake(&self, vcpu: usize) {
         assert!(!(self.sleeping_locks.get() && self.pinned.get()), "a sleeping lock within a residency");
         self.log(Event::Wake(vcpu));
+    }
+
+    fn has_memory(&self, gpa: u64, _len: u64) -> bool {
+        self.assert_free("ask for memory");
+        self.foreign.get() != Some(gpa)
     }
 
     fn set_timer(&self, _vcpu: usize, nanoseconds: Option<u64>) {

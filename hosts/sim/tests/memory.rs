@@ -1,8 +1,8 @@
 //! How memory is found, and given back when it cannot be.
 
 use colinux_abi::MAX_EXTENTS;
-use colinux_abi::ioctl::{AddMemory, Extent, memory::BELOW_4G};
-use colinux_monitor::memory::{GRAIN, PhysicalMemory, acquire, release};
+use colinux_abi::ioctl::{AddMemory, Extent};
+use colinux_monitor::memory::{GRAIN, PhysicalMemory, acquire, in_one_zone, release};
 use colinux_monitor::{Extents, HostError};
 use colinux_sim::SimMemory;
 
@@ -125,7 +125,7 @@ fn scattered_pieces_are_as_many_as_the_list_has_room_for() {
     let mut taken = run(&mut memory, &request(most, GRAIN)).unwrap();
     assert_eq!(taken.as_slice().len(), MAX_EXTENTS);
     release(&mut memory, &mut taken);
-    assert_eq!(run(&mut memory, &request(most + GRAIN, GRAIN)).err(), Some((HostError::NoMemory, most)));
+    assert_eq!(run(&mut memory, &request(most + GRAIN, GRAIN)).err(), Some((HostError::TooManyPieces, most)));
     assert!(memory.taken.is_empty());
 }
 
@@ -134,6 +134,12 @@ fn a_piece_never_spans_zones_or_lies_in_two() {
     let mut memory = SimMemory::new(0, 100 * MIB);
     memory.zones.push(Extent { gpa: 100 * MIB, len: 100 * MIB });
     memory.zones.push(Extent { gpa: 180 * MIB, len: 40 * MIB });
+    for (gpa, one) in
+        [(96, true), (98, false), (100, true), (176, true), (178, false), (180, false), (220, false)]
+    {
+        let piece = Extent { gpa: gpa * MIB, len: 4 * MIB };
+        assert_eq!(in_one_zone(&memory, piece), one, "{piece:x?}");
+    }
     let taken = run(&mut memory, &request(100 * MIB, GRAIN)).unwrap();
     assert!(
         !taken.as_slice().iter().any(|extent| extent.gpa + extent.len > 180 * MIB && extent.gpa < 200 * MIB)
@@ -141,13 +147,11 @@ fn a_piece_never_spans_zones_or_lies_in_two() {
 }
 
 #[test]
-fn high_zones_come_first_and_below_4g_is_obeyed() {
-    let zones = [Extent { gpa: 0, len: 4 * GIB }, Extent { gpa: 4 * GIB, len: GIB }];
-    for (flags, low) in [(0, false), (BELOW_4G, true)] {
-        let mut memory = SimMemory { zones: zones.to_vec(), ..Default::default() };
-        let taken = run(&mut memory, &AddMemory { flags, ..request(64 * MIB, GRAIN) }).unwrap();
-        assert_eq!(taken.as_slice().iter().all(|extent| extent.gpa < 4 * GIB), low);
-    }
+fn high_zones_come_first() {
+    let zones = vec![Extent { gpa: 0, len: 4 * GIB }, Extent { gpa: 4 * GIB, len: GIB }];
+    let mut memory = SimMemory { zones, ..Default::default() };
+    let taken = run(&mut memory, &request(64 * MIB, GRAIN)).unwrap();
+    assert!(taken.as_slice().iter().all(|extent| extent.gpa >= 4 * GIB));
 }
 
 #[test]
@@ -207,7 +211,7 @@ fn nonsense_is_refused_before_anything_is_touched() {
         AddMemory { align: 4096, ..good },
         AddMemory { align: 3 * GRAIN, ..good },
         AddMemory { align: 1 << 63, ..good },
-        AddMemory { flags: 2, ..good },
+        AddMemory { reserved: 1, ..good },
     ];
     for request in bad {
         let mut memory = SimMemory::new(0, GIB);

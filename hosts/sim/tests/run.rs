@@ -6,7 +6,7 @@ use colinux_abi::ioctl::{Stats, exit};
 use colinux_abi::page::{VcpuPage, VmPage, event};
 use colinux_abi::window;
 use colinux_cpu::Arrivals;
-use colinux_monitor::{Doorbell, HostError, RunState};
+use colinux_monitor::{Doorbell, HostError, Paging, RunState};
 use colinux_sim::{Bench, Event, Step};
 use std::mem::offset_of;
 
@@ -98,6 +98,18 @@ fn a_signal_is_seen_at_an_interrupt_a_millisecond_later() {
     let (result, guest) = bench.run(0, [early, late, off()]);
     assert_eq!(result.unwrap_err(), HostError::Interrupted);
     assert_eq!(guest.steps_left(), 1);
+}
+
+#[test]
+fn a_signal_is_seen_by_a_guest_that_does_nothing_but_calls() {
+    for reason in [call::TIMER, call::RAISE, call::WALL_CLOCK].map(|reason| reason | IRQS_OFF) {
+        let bench = Bench::new(1);
+        bench.host.signal_after.set(Some(1));
+        let host = bench.host.clone();
+        let late = Step::new(reason, 0, 0).meanwhile(move || host.ticks.set(1000));
+        let (result, guest) = bench.run(0, [Step::new(reason, 0, 0), late, off()]);
+        assert_eq!((result.unwrap_err(), guest.steps_left()), (HostError::Interrupted, 1));
+    }
 }
 
 #[test]
@@ -213,6 +225,19 @@ fn stop_from_outside_stops() {
 }
 
 #[test]
+fn a_guest_ends_when_the_host_goes_into_vmx_operation_beside_it() {
+    for reason in [call::INTERRUPT, call::TIMER, call::NMI] {
+        let bench = Bench::new(2);
+        let host = bench.host.clone();
+        let step = Step::new(reason, 0xfd, 0).meanwhile(move || host.vmx.set(true));
+        let (result, guest) = bench.run(0, [step, off()]);
+        assert_eq!((result.unwrap_err(), guest.steps_left()), (HostError::VmxOperation, 1), "{reason}");
+        assert_eq!(bench.run(0, []).0.unwrap().reason, exit::STOPPED);
+        assert_eq!(bench.run(1, []).0.unwrap().reason, exit::STOPPED);
+    }
+}
+
+#[test]
 fn stop_wakes_a_sleeper() {
     let bench = Bench::new(2);
     let other = bench.clone();
@@ -258,6 +283,34 @@ fn a_stopped_vcpu_starts_afresh() {
 }
 
 #[test]
+fn a_vcpu_counts_as_stopped_before_its_residency_ends() {
+    let bench = Bench::new(2);
+    bench.prepare(1);
+    let other = bench.clone();
+    *bench.host.at_unpin.borrow_mut() = Some(Box::new(move || {
+        if other.vm.vcpu(1).unwrap().state() == RunState::Stopped {
+            other.prepare(1);
+        }
+    }));
+    let (result, guest) = bench.run(1, [Step::new(call::STOP_VCPU, 0, 0), off()]);
+    assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 2));
+    assert_eq!(bench.host.count(Event::Block), 0, "it was started while it left");
+}
+
+#[test]
+fn a_vcpu_starts_on_a_page_table_in_the_guests_memory() {
+    for sleeping in [false, true] {
+        let bench = Bench::new(2);
+        bench.host.sleeping_locks.set(sleeping);
+        bench.host.foreign.set(Some(0x7000));
+        bench.poke(window::VCPU_PAGES + 4096 + (offset_of!(VcpuPage, args) + 16) as u64, 0x7018);
+        let exit = bench.run(0, [Step::new(call::START_VCPU, 1, 0)]).0.unwrap();
+        assert_eq!((exit.reason, exit.arg0, exit.arg1), (exit::FAILED, call::START_VCPU, 0x7018));
+        assert_eq!(bench.vm.vcpu(1).unwrap().state(), RunState::New);
+    }
+}
+
+#[test]
 fn hostile_exits_end_the_guest_once_with_a_reason() {
     let cases = [
         (Step::new(99, 1, 2), (99, 0)),
@@ -268,7 +321,6 @@ fn hostile_exits_end_the_guest_once_with_a_reason() {
         (Step::new(call::START_VCPU, 2, 0), (call::START_VCPU, 2)),
         (Step::new(call::RAISE, 4, 1), (call::RAISE, 4)),
         (Step::new(call::SHUTDOWN, 5, 0), (call::SHUTDOWN, 5)),
-        (Step::new(call::TIMER, 0, 0).with(|left| left.bad_cr4 = Some(0x2000)), (u64::MAX, 0x2000)),
     ];
     for (step, (arg0, arg1)) in cases {
         let bench = Bench::new(2);
@@ -278,6 +330,15 @@ fn hostile_exits_end_the_guest_once_with_a_reason() {
         assert_eq!(bench.run(0, []).0.unwrap().reason, exit::STOPPED);
         assert_eq!(bench.run(1, []).0.unwrap().reason, exit::STOPPED);
     }
+}
+
+#[test]
+fn a_guest_that_cannot_be_entered_again_ends_with_what_it_pages_by() {
+    let bench = Bench::new(1);
+    let paging = Paging { cr3: 1 << 63, cr4: 0x2000 };
+    let step = Step::new(call::TIMER, 0, 0).with(|left| left.bad_paging = Some(paging));
+    let end = bench.run(0, [step]).0.unwrap();
+    assert_eq!((end.reason, end.arg0, end.arg1), (exit::PAGING, paging.cr3, paging.cr4));
 }
 
 #[test]
@@ -385,6 +446,11 @@ fn what_must_be_there_first() {
     assert_eq!(bench.run(2, []).0.unwrap_err(), HostError::NotFound);
     bench.vm.reset().unwrap();
     assert_eq!(bench.run(0, []).0.unwrap_err(), HostError::Invalid);
+    let windowless = Bench::windowless(1);
+    for _ in 0..2 {
+        assert_eq!(windowless.run(0, []).0.unwrap_err(), HostError::Invalid, "and it is not left busy");
+    }
+    assert_eq!(windowless.vm.reset(), Ok(()));
     let bare = colinux_monitor::Vm::default();
     assert_eq!(bare.set_vcpu_count(0), Err(HostError::Invalid));
     assert_eq!(bare.set_vcpu_count(65), Err(HostError::Invalid));

@@ -3,7 +3,10 @@
 use crate::guest::{Guest, SIZE, expect};
 use crate::op::call;
 use anyhow::{Result, ensure};
-use colinux_abi::{hypercall, ioctl::exit};
+use colinux_abi::{
+    hypercall,
+    ioctl::{VcpuState, exit},
+};
 use colinux_driver::Driver;
 
 /// All of them.
@@ -17,9 +20,11 @@ fn guests(driver: &Driver) -> Result<()> {
         (call(99, 0, 0), 99),
         (call(hypercall::INTERRUPT, 0x80, 0), hypercall::INTERRUPT),
         (call(hypercall::NOTIFY, 32, 0), hypercall::NOTIFY),
+        // The arguments in its page are zero, and so is the page table root.
+        (call(hypercall::START_VCPU, 1, 0), hypercall::START_VCPU),
     ];
     for (op, reason) in bad {
-        let guest = Guest::new(driver, 1)?;
+        let guest = Guest::new(driver, 2)?;
         guest.program(0, &[op])?;
         let vcpu = guest.boot()?;
         expect(&vcpu, exit::FAILED, reason)?;
@@ -35,6 +40,10 @@ fn callers(driver: &Driver) -> Result<()> {
     let vcpu = vm.create_vcpu(0)?;
     ensure!(vm.create_vcpu(0).is_err(), "a vCPU was made twice");
     ensure!(vcpu.run().is_err(), "a vCPU without a state ran");
+    for cr3 in [0, guest.base + SIZE, guest.base | 1 << 63, u64::MAX] {
+        let state = VcpuState { cr3, ..guest.start(0) };
+        ensure!(vcpu.set_state(&state).is_err(), "the page table root {cr3:#x} was taken");
+    }
     drop(vcpu);
     vm.create_vcpu(0)?;
     ensure!(vm.set_window(guest.base + 4096).is_err(), "a window was put across a boundary");

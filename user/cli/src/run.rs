@@ -56,13 +56,14 @@ pub fn run_in(
     )?;
     drop(beside);
     match &end {
-        // As the driver reports faults (`Fault` in core/monitor).
-        End::Failed { reason: u64::MAX, detail } => {
-            eprintln!("colinux: the guest changed its paging mode and was ended (CR4 {detail:#x})");
+        End::Paging { cr3, cr4 } => {
+            eprintln!(
+                "colinux: the guest changed its paging mode or has no page table, and was ended (CR3 {cr3:#x}, CR4 {cr4:#x})"
+            );
         }
         End::Failed { reason, detail } => {
             eprintln!(
-                "colinux: the guest made the call {reason:#x} that does not exist or has a bad argument ({detail:#x}) and was ended"
+                "colinux: the guest left for the reason {reason:#x}, which does not exist or has a bad argument ({detail:#x}), and was ended"
             );
         }
         End::Stopped => eprintln!("colinux: the guest was stopped"),

@@ -123,7 +123,7 @@ impl From<&End> for Status {
             End::PowerOff | End::Halt | End::Restart => Self::Ok,
             End::Panic => Self::Panic,
             End::Refused => Self::GuestRefused,
-            End::Failed { .. } => Self::GuestFailed,
+            End::Failed { .. } | End::Paging { .. } => Self::GuestFailed,
             End::Stopped => Self::Stopped,
         }
     }

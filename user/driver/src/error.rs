@@ -1,5 +1,7 @@
 //! What can go wrong between the daemon and the driver.
 
+use crate::sys;
+use colinux_abi::MAX_EXTENTS;
 use std::{io, path::PathBuf};
 
 /// Why the driver cannot be used.
@@ -58,8 +60,23 @@ pub enum Error {
         /// Smallest useful piece in bytes.
         min_piece: u64,
     },
+    /// The list of extents is full.
+    #[error(
+        "the guest's memory would be in more than {MAX_EXTENTS} pieces, the most that a guest can have: free memory on the host, or use a smaller mem="
+    )]
+    TooManyPieces,
+    /// Another hypervisor uses the CPU.
+    #[error(
+        "the host is in VMX operation: another hypervisor uses the CPU; end its virtual machines and unload it"
+    )]
+    Vmx,
+    /// The CPU has more state than the driver keeps.
+    #[error(
+        "this CPU's extended state (XSAVE) is larger than the driver keeps for a vCPU: no guest can run on it"
+    )]
+    StateTooLarge,
     /// A request was refused.
-    #[error("the driver refused to {what}: {source}; see `dmesg` on the host")]
+    #[error("the driver refused to {what}: {source}")]
     Call {
         /// What was asked for.
         what: &'static str,
@@ -78,7 +95,12 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn call(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Call { what, source }
+        move |source| match source.raw_os_error() {
+            Some(sys::TOO_MANY_PIECES) => Self::TooManyPieces,
+            Some(sys::VMX_OPERATION) => Self::Vmx,
+            Some(sys::STATE_TOO_LARGE) => Self::StateTooLarge,
+            _ => Self::Call { what, source },
+        }
     }
 }
 
@@ -101,6 +123,19 @@ fn cure(wanted: u64, min_piece: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_refusal_has_its_own_words() {
+        let words = |number| Error::call("make a VM")(io::Error::from_raw_os_error(number)).to_string();
+        assert!(words(libc::EOPNOTSUPP).contains("VMX operation"));
+        assert!(words(libc::ENOSPC).contains("more than 2048 pieces"));
+        assert!(words(libc::EOVERFLOW).contains("XSAVE"));
+        let other = words(libc::EINVAL);
+        assert!(
+            other.starts_with("the driver refused to make a VM: ") && !other.contains("dmesg"),
+            "{other}"
+        );
+    }
 
     #[test]
     fn a_refusal_says_how_much_there_was_and_in_which_pieces() {

@@ -17,10 +17,17 @@ pub enum End {
     Refused,
     /// The guest misbehaved and was ended by the driver.
     Failed {
-        /// The reason or vector.
+        /// Its reason to leave.
         reason: u64,
-        /// A detail of it.
+        /// The argument of it that is bad.
         detail: u64,
+    },
+    /// The guest cannot be entered with its page table or in its paging mode, and was ended by the driver.
+    Paging {
+        /// Its CR3.
+        cr3: u64,
+        /// Its CR4.
+        cr4: u64,
     },
     /// The VM was stopped from outside, without the guest's consent.
     Stopped,

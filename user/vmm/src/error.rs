@@ -21,7 +21,7 @@ pub enum VmmError {
     Vmx,
     /// The driver refuses something.
     #[error(transparent)]
-    Driver(#[from] colinux_driver::Error),
+    Driver(colinux_driver::Error),
     /// The guest cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -178,8 +178,27 @@ pub enum VmmError {
     },
 }
 
+impl From<colinux_driver::Error> for VmmError {
+    fn from(error: colinux_driver::Error) -> Self {
+        match error {
+            colinux_driver::Error::Vmx => Self::Vmx,
+            other => Self::Driver(other),
+        }
+    }
+}
+
 impl VmmError {
     pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::System { what, source: source.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hypervisor_that_comes_later_is_named_like_one_that_was_there() {
+        assert!(matches!(colinux_driver::Error::Vmx.into(), VmmError::Vmx));
     }
 }

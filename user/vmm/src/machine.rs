@@ -53,7 +53,9 @@ impl Machine for LoaderMachine<'_> {
     fn add_memory(&self, size: u64, min_piece: u64) -> Result<u64, MachineError> {
         let request = MemoryRequest { size, align: ALIGN, min_piece };
         self.0.add_memory(&request).map_err(|error| match error {
-            colinux_driver::Error::NoMemory { .. } => MachineError::NoMemory(error.into()),
+            colinux_driver::Error::NoMemory { .. } | colinux_driver::Error::TooManyPieces => {
+                MachineError::NoMemory(error.into())
+            }
             _ => MachineError::Other(error.into()),
         })
     }

@@ -48,6 +48,9 @@ fn act(run: &RunExit, shared: &Shared) -> Result<ControlFlow<Option<End>, Option
         exit::FAILED => {
             return Ok(ControlFlow::Break(Some(End::Failed { reason: run.arg0, detail: run.arg1 })));
         }
+        exit::PAGING => {
+            return Ok(ControlFlow::Break(Some(End::Paging { cr3: run.arg0, cr4: run.arg1 })));
+        }
         exit::STOPPED => return Ok(ControlFlow::Break(None)),
         other => return Err(VmmError::UnknownExit(other)),
     }

@@ -10,7 +10,6 @@ kbind::imports! {
     pub fn free_pages(address: u64, order: u32);
     pub fn alloc_contig_range(start: u64, end: u64, kind: u32, gfp: u32) -> i32
         = "alloc_contig_range|alloc_contig_range_noprof";
-    pub fn free_contig_range(pfn: u64, count: u64);
     pub optional fn generic_online_page(page: Opaque, order: u32);
     pub optional fn adjust_managed_page_count(page: Opaque, pages: i64);
     pub optional fn pfn_to_online_page(pfn: u64) -> Opaque;

@@ -12,6 +12,12 @@ use std::{
 
 /// The error of a device node without a driver.
 pub(crate) const NO_DEVICE: i32 = libc::ENXIO;
+/// The driver's error when the list of extents is full.
+pub(crate) const TOO_MANY_PIECES: i32 = libc::ENOSPC;
+/// The driver's error while another hypervisor uses the CPU.
+pub(crate) const VMX_OPERATION: i32 = libc::EOPNOTSUPP;
+/// The driver's error on a CPU with more state than it keeps.
+pub(crate) const STATE_TOO_LARGE: i32 = libc::EOVERFLOW;
 
 /// Bits of an ioctl number that hold the size of its argument (include/uapi/asm-generic/ioctl.h).
 const SIZE_SHIFT: u32 = 16;

@@ -14,7 +14,9 @@ mod volatile_io;
 pub use eventfd::EventFd;
 pub use forbidden::{ForbiddenCall, ForbiddenCalls};
 pub use heap::return_freed_memory;
-pub(crate) use ioctl::{NO_DEVICE, call, call_for_file, get_extents};
+pub(crate) use ioctl::{
+    NO_DEVICE, STATE_TOO_LARGE, TOO_MANY_PIECES, VMX_OPERATION, call, call_for_file, get_extents,
+};
 pub use link_news::LinkNews;
 pub(crate) use settle::settle_pages;
 pub use tap::{Tap, offload};
