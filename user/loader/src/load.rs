@@ -106,6 +106,7 @@ fn write_boot_params<M: GuestMemoryBackend>(
         initrd: Extent { gpa: placement.initrd.gpa, len: guest.initrd_len() },
         extents: &placement.extents,
         five_level: host.five_level,
+        chooses_levels: guest.image.symbols().find_one(boot_params::LEVELS).is_some(),
     })?;
     if line.len() as u64 >= 2 * PAGE_SIZE {
         return Err(LoadError::CommandLine { len: line.len(), max: 2 * PAGE_SIZE as usize - 1 });
