@@ -118,7 +118,8 @@ fn set(word: &Symbol, value: u32) {
     unsafe { poke(word.addr(), value) };
 }
 
-fn set_if(word: &OptSymbol, value: u32) {
+/// For words of the kernel, in the boot.
+pub fn set_if(word: &OptSymbol, value: u32) {
     if let Some(address) = word.addr() {
         // SAFETY: as above.
         unsafe { poke(address, value) };
@@ -242,9 +243,4 @@ extern "C" fn module_event(_block: *mut u8, state: u64, module: *const u8) -> i3
         crate::virtio::module_loaded(name);
     }
     0
-}
-
-/// For slots of `int` variables elsewhere.
-pub fn set_flag(word: &OptSymbol, value: u32) {
-    set_if(word, value);
 }

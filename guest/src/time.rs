@@ -1,6 +1,6 @@
 //! The clock: a clock event device in nanoseconds over the host's timer, the TSC as clock source (the kernel's own). The wall clock is in [`crate::wall_clock`].
 
-use crate::hypercall::{call, vcpu_count, vm};
+use crate::hypercall::{call, irqs_off, vcpu_count, vm};
 use crate::room::{Room, poke};
 use crate::{apic, cpuid, memory};
 use colinux_abi::MAX_VCPUS;
@@ -74,9 +74,9 @@ extern "C" fn timer_init() {
     start_clock();
 }
 
-/// `x86_cpuinit.setup_percpu_clockev`, on each other CPU when it starts, interrupts off.
+/// `x86_cpuinit.setup_percpu_clockev`, on each other CPU when it starts, interrupts on already.
 extern "C" fn start_secondary_clock() {
-    cpuid::drop_global_pages();
+    irqs_off(cpuid::drop_global_pages);
     apic::show();
     start_clock();
 }
