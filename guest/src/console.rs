@@ -2,7 +2,8 @@
 
 use crate::hypercall::{call, irqs_off, vm};
 use crate::room::Room;
-use colinux_abi::hypercall::CONSOLE;
+use crate::waits::PATIENCE;
+use colinux_abi::hypercall::{CONSOLE, YIELD};
 use colinux_abi::window;
 use core::fmt::{Arguments, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -141,8 +142,14 @@ fn write(bytes: &[u8]) {
 
 /// Several CPUs may print: each piece of a text stays together.
 fn locked<R>(body: impl FnOnce() -> R) -> R {
+    let mut rounds = 0;
     while LOCK.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
         core::hint::spin_loop();
+        rounds += 1;
+        // Interrupts are off, and the holder may be a vCPU that waits for this one's CPU of the host.
+        if rounds % PATIENCE == 0 {
+            call(YIELD, 0, 0);
+        }
     }
     let result = body();
     LOCK.store(false, Ordering::Release);
