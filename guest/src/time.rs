@@ -15,10 +15,10 @@ kbind::sizes! {
 }
 
 kbind::fields! {
-    static EVENT_HANDLER: u64 = "clock_event_device.event_handler";
-    static SET_NEXT_EVENT: u64 = "clock_event_device.set_next_event";
-    static SET_STATE_SHUTDOWN: u64 = "clock_event_device.set_state_shutdown";
-    static SET_STATE_ONESHOT_STOPPED: u64 = "clock_event_device.set_state_oneshot_stopped";
+    static EVENT_HANDLER: u64 = "clock_event_device.event_handler" takes 1;
+    static SET_NEXT_EVENT: u64 = "clock_event_device.set_next_event" takes 2;
+    static SET_STATE_SHUTDOWN: u64 = "clock_event_device.set_state_shutdown" takes 1;
+    static SET_STATE_ONESHOT_STOPPED: u64 = "clock_event_device.set_state_oneshot_stopped" takes 1;
     static FEATURES: u32 = "clock_event_device.features";
     static NAME: u64 = "clock_event_device.name";
     static RATING: i32 = "clock_event_device.rating";
