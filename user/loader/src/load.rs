@@ -97,7 +97,9 @@ fn map_window_in_kernel<M: GuestMemoryBackend>(
 fn check_free(slot: Option<&[u8]>) -> Result<(), LoadError> {
     match slot {
         Some(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(()),
-        _ => Err(LoadError::BadKernel("it has something of its own where the guest object goes; use another kernel")),
+        _ => Err(LoadError::BadKernel(
+            "it has something of its own where the guest object goes; use another kernel",
+        )),
     }
 }
 
