@@ -2,7 +2,7 @@
 //! functions are replaced there: how to start a CPU, and who am I. IPIs go through `smp_ops` instead, see [`crate::smp`].
 
 use crate::hypercall::{call, index, irqs_off};
-use crate::nopc::set_flag;
+use crate::nopc::set_if;
 use crate::smp;
 use colinux_abi::hypercall::RAISE;
 use colinux_abi::page::event;
@@ -88,7 +88,7 @@ fn capabilities() -> &'static AtomicU32 {
 pub fn settle() {
     disable(false);
     LATE.store(true, Ordering::Release);
-    capabilities().fetch_or(HAS_APIC, Ordering::AcqRel);
+    show();
 }
 
 /// A CPU starts, which looks for an APIC: where the boot CPU has one, that of older AMD CPUs asks PCI ports about its own (`early_init_amd()`).
@@ -96,10 +96,14 @@ pub fn hide() {
     capabilities().fetch_and(!HAS_APIC, Ordering::AcqRel);
 }
 
-/// A CPU has started, and has left in the boot CPU's capabilities only those of its own.
+/// A CPU has started, and has left in the boot CPU's capabilities only those of its own. Or it does not start.
+///
+/// Work that came while the bit was hidden has raised no interrupt, and no tick does it now that the bit is there (`irq_work_tick()`); what comes later would
+/// raise none either, as the list is not empty (`__irq_work_queue_local()`). So all CPUs look.
 pub fn show() {
     if LATE.load(Ordering::Acquire) {
         capabilities().fetch_or(HAS_APIC, Ordering::AcqRel);
+        call(RAISE, smp::online(), event::IRQ_WORK);
     }
 }
 
@@ -110,8 +114,8 @@ extern "C" fn phys_pkg_id(apic_id: u32, shift: i32) -> i32 {
 
 /// What an MP table would have said.
 pub fn prepare() {
-    set_flag(&BOOT_CPU_PHYSICAL_APICID, 0);
-    set_flag(&BOOT_CPU_APIC_VERSION, VERSION_VALUE);
+    set_if(&BOOT_CPU_PHYSICAL_APICID, 0);
+    set_if(&BOOT_CPU_APIC_VERSION, VERSION_VALUE);
     // SAFETY: an int of the kernel; boot, nothing runs beside us.
     unsafe { crate::room::poke(SMP_FOUND_CONFIG.addr(), 1u32) };
 }

@@ -1,8 +1,9 @@
 //! The console: two byte rings in the window. From the memory map on as a boot console, later as hvc0 (drivers/tty/hvc/hvc_console.c).
 
 use crate::hypercall::{call, irqs_off, vm};
-use crate::room::Room;
-use colinux_abi::hypercall::CONSOLE;
+use crate::room::{Room, is_error};
+use crate::waits::PATIENCE;
+use colinux_abi::hypercall::{CONSOLE, YIELD};
 use colinux_abi::window;
 use core::fmt::{Arguments, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,14 +18,14 @@ kbind::sizes! {
 
 kbind::fields! {
     static CON_NAME: [u8; 16] = "console.name";
-    static CON_WRITE: u64 = "console.write";
+    static CON_WRITE: u64 = "console.write" takes 3;
     static CON_FLAGS: u16 = "console.flags";
     static CON_INDEX: u16 = "console.index";
-    static GET_CHARS: u64 = "hv_ops.get_chars";
-    static PUT_CHARS: u64 = "hv_ops.put_chars";
-    static NOTIFIER_ADD: u64 = "hv_ops.notifier_add";
-    static NOTIFIER_DEL: u64 = "hv_ops.notifier_del";
-    static NOTIFIER_HANGUP: u64 = "hv_ops.notifier_hangup";
+    static GET_CHARS: u64 = "hv_ops.get_chars" takes 3;
+    static PUT_CHARS: u64 = "hv_ops.put_chars" takes 3;
+    static NOTIFIER_ADD: u64 = "hv_ops.notifier_add" takes 2;
+    static NOTIFIER_DEL: u64 = "hv_ops.notifier_del" takes 2;
+    static NOTIFIER_HANGUP: u64 = "hv_ops.notifier_hangup" takes 2;
     static IRQ_REQUESTED: i32 = "hvc_struct.irq_requested";
     static HVC_TTY: u64 = "hvc_struct.port.tty";
 }
@@ -44,8 +45,6 @@ kbind::functions! {
 const FLAGS: u16 = 1 | 1 << 2 | 1 << 3;
 /// Largest piece that hvc hands over, a quarter of the ring.
 const BUFFER: i32 = 256;
-/// ERR_PTR of any error lies in the last page (include/linux/err.h).
-const MAX_ADDRESS: u64 = !0xfff;
 
 static EARLY: Room<CONSOLE_ROOM> = Room::new();
 static HV_OPS: Room<HV_OPS_ROOM> = Room::new();
@@ -81,7 +80,7 @@ pub fn start_hvc() {
         NOTIFIER_HANGUP.write(operations, notifier_del as *const () as u64);
         let error = hvc_instantiate(0, 0, operations);
         let hvc = hvc_alloc(0, 1, operations, BUFFER);
-        if error != 0 || hvc == 0 || hvc > MAX_ADDRESS {
+        if error != 0 || hvc == 0 || is_error(hvc) {
             print(format_args!("colinux: no hvc console ({error}, {hvc:#x})\n"));
         } else {
             HVC.store(hvc, Ordering::Release);
@@ -141,8 +140,14 @@ fn write(bytes: &[u8]) {
 
 /// Several CPUs may print: each piece of a text stays together.
 fn locked<R>(body: impl FnOnce() -> R) -> R {
+    let mut rounds = 0;
     while LOCK.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
         core::hint::spin_loop();
+        rounds += 1;
+        // Interrupts are off, and the holder may be a vCPU that waits for this one's CPU of the host.
+        if rounds % PATIENCE == 0 {
+            call(YIELD, 0, 0);
+        }
     }
     let result = body();
     LOCK.store(false, Ordering::Release);

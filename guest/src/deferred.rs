@@ -17,7 +17,7 @@ kbind::sizes! {
 
 kbind::fields! {
     static STATE: u64 = "tasklet_struct.state";
-    static CALLBACK: u64 = "tasklet_struct.callback";
+    static CALLBACK: u64 = "tasklet_struct.callback" takes 1;
 }
 
 kbind::enums! {

@@ -111,13 +111,17 @@ extern "C" fn load_idt(descriptor: *const u8) {
     let mut table = [0u8; 10];
     // SAFETY: the kernel passes a pseudo descriptor of ten bytes.
     unsafe { descriptor.copy_to_nonoverlapping(table.as_mut_ptr(), 10) };
-    let limit = u16::from_le_bytes([table[0], table[1]]);
-    if limit >= 0xfff {
-        let limit = 0xfff + index() as u16;
+    let is_whole = u16::from_le_bytes([table[0], table[1]]) >= 0xfff;
+    let vcpu = index();
+    if is_whole {
+        let limit = 0xfff + vcpu as u16;
         table[..2].copy_from_slice(&limit.to_le_bytes());
     }
     // SAFETY: the table is the kernel's.
     unsafe { asm!("lidt [{}]", in(reg) table.as_ptr(), options(nostack, preserves_flags)) };
+    if is_whole {
+        smp::arrived(vcpu);
+    }
 }
 
 /// `pv_ops.irq.halt`: with interrupts on a halt ends at the next interrupt; with interrupts off it would be the end of this CPU.

@@ -36,6 +36,7 @@ mod memory;
 mod msr;
 mod nmi;
 mod nopc;
+mod notifier;
 mod orders;
 mod power;
 mod room;

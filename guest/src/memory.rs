@@ -1,7 +1,9 @@
 //! Memory: the extents that the host gave become the kernel's memory map; the window stays ours.
 
-use crate::hypercall::vm;
+use crate::console;
+use crate::hypercall::{shutdown, vm};
 use crate::room::{Room, peek, poke};
+use colinux_abi::hypercall::shutdown;
 use colinux_abi::ioctl::Extent;
 use colinux_abi::page::order::MEMORY_BLOCK;
 use colinux_abi::{MAX_EXTENTS, window};
@@ -40,6 +42,8 @@ kbind::symbols! {
     static RESERVED_MAX = "memblock+memblock.reserved.max";
     static RESERVED_REGIONS = "memblock+memblock.reserved.regions";
     static LEVEL2_FIXMAP = "level2_fixmap_pgt";
+    /// Only in kernels that can isolate page tables (arch/x86/mm/pti.c).
+    static PTI_INIT: optional = "pti_init";
 }
 
 kbind::functions! {
@@ -154,13 +158,26 @@ fn enlarge_memblock() {
 /// With page table isolation, interrupts from user mode run the stubs on the user page table: it gets the window, too.
 /// All user tables share this part with the kernel's (arch/x86/mm/pti.c, `pgd_ctor()`), so once is enough, before the first process.
 pub fn map_in_user_tables() {
-    let Some(walk) = pti_user_pagetable_walk_pmd() else { return };
+    let Some(walk) = pti_user_pagetable_walk_pmd() else {
+        return if PTI_INIT.addr().is_some() {
+            refuse_isolation()
+        };
+    };
     let entry = LEVEL2_FIXMAP.addr() + (window::FIXMAP_SLOT * size_of::<u64>()) as u64;
     // SAFETY: without isolation this fills tables that nobody loads; the page allocator is up.
     unsafe {
         let user = walk(window::BASE);
-        if !user.is_null() {
-            user.write_volatile(peek(entry));
+        if user.is_null() {
+            refuse_isolation();
         }
+        user.write_volatile(peek(entry));
     }
+}
+
+/// The first interrupt from user mode would find no stub.
+fn refuse_isolation() -> ! {
+    console::print(format_args!(
+        "colinux: the page tables of programs cannot be had in this kernel (no pti_user_pagetable_walk_pmd): use another kernel\n"
+    ));
+    shutdown(shutdown::REFUSED)
 }

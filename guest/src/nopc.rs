@@ -2,8 +2,10 @@
 //!
 //! Set by hook and variable, not on the command line, which a user may change.
 
-use crate::memory;
+use crate::notifier::Block;
 use crate::room::{Room, poke};
+use crate::{console, memory};
+use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use kbind::{OptSymbol, Symbol};
 
@@ -26,12 +28,14 @@ kbind::symbols! {
 
 kbind::sizes! {
     static REAL_MODE_HEADER_SIZE = "real_mode_header" <= REAL_MODE_ROOM;
-    static NOTIFIER_SIZE = "notifier_block" <= NOTIFIER_ROOM;
 }
 
 kbind::fields! {
-    static NOTIFIER_CALL: u64 = "notifier_block.notifier_call";
+    static RESOURCE_START: u64 = "resource.start";
     static RESOURCE_END: u64 = "resource.end";
+    static RESOURCE_NAME: u64 = "resource.name";
+    static RESOURCE_CHILD: u64 = "resource.child";
+    static RESOURCE_SIBLING: u64 = "resource.sibling";
     static MODULE_NAME: [u8; 56] = "module.name";
 }
 
@@ -67,7 +71,6 @@ kbind::hooks! {
 }
 
 const REAL_MODE_ROOM: usize = 256;
-const NOTIFIER_ROOM: usize = 64;
 /// `notifier_from_errno(-ENODEV)` (include/linux/notifier.h): NOTIFY_STOP_MASK | (NOTIFY_OK + ENODEV).
 const REFUSE: i32 = 0x8000 | (1 + 19);
 
@@ -106,7 +109,7 @@ const VETOED: [&str; 30] = [
 ];
 
 static REAL_MODE: Room<REAL_MODE_ROOM> = Room::new();
-static MODULE_NOTIFIER: Room<NOTIFIER_ROOM> = Room::new();
+static MODULE_NOTIFIER: Block = Block::new();
 
 /// Serves hooks that return nothing, 0 or a null pointer.
 extern "C" fn zero() -> u64 {
@@ -118,7 +121,8 @@ fn set(word: &Symbol, value: u32) {
     unsafe { poke(word.addr(), value) };
 }
 
-fn set_if(word: &OptSymbol, value: u32) {
+/// For words of the kernel, in the boot.
+pub fn set_if(word: &OptSymbol, value: u32) {
     if let Some(address) = word.addr() {
         // SAFETY: as above.
         unsafe { poke(address, value) };
@@ -148,15 +152,54 @@ pub fn set_variables() {
 
 /// All I/O ports and all memory that is not ours are the host's: drivers that ask are refused. Process context.
 pub fn claim_resources() {
-    claim(IOPORT_RESOURCE.addr(), 0, 0x10000);
+    claim_rest(IOPORT_RESOURCE.addr(), 0, 0x10000);
     // SAFETY: a resource of the kernel, constant by now.
     let end = unsafe { RESOURCE_END.read(IOMEM_RESOURCE.addr() as *const u8) };
     let mut start = 0;
     for extent in memory::extents() {
-        claim(IOMEM_RESOURCE.addr(), start, extent.gpa.saturating_sub(start));
+        claim_rest(IOMEM_RESOURCE.addr(), start, extent.gpa.saturating_sub(start));
         start = extent.gpa + extent.len;
     }
-    claim(IOMEM_RESOURCE.addr(), start, end.saturating_sub(start).saturating_add(1));
+    claim_rest(IOMEM_RESOURCE.addr(), start, end.saturating_sub(start).saturating_add(1));
+}
+
+/// Claims a range but for what others have of it, which the log then names. In the boot: nobody else claims meanwhile.
+fn claim_rest(parent: u64, start: u64, size: u64) {
+    if size == 0 || claim(parent, start, size) {
+        return;
+    }
+    let (mut from, last) = (start, start.saturating_add(size - 1));
+    // SAFETY: resources of the kernel; their list is sorted by address, and changes by our claims only, which go before the one that is looked at.
+    let mut other = unsafe { RESOURCE_CHILD.read(parent as *const u8) } as *const u8;
+    while !other.is_null() {
+        // SAFETY: as above.
+        let (begin, end) = unsafe { (RESOURCE_START.read(other), RESOURCE_END.read(other)) };
+        if end >= from && begin <= last {
+            claim(parent, from, begin.saturating_sub(from));
+            let (begin, end) = (begin.max(from), end.min(last));
+            if !claim(parent, begin, end - begin + 1) {
+                // SAFETY: as above; names end with a zero byte.
+                let name = unsafe { name(RESOURCE_NAME.read(other)) };
+                console::log(format_args!("not claimed for the host: {begin:#x}-{end:#x} of {name:?}"));
+            }
+            from = end.saturating_add(1);
+        }
+        // SAFETY: as above.
+        other = unsafe { RESOURCE_SIBLING.read(other) } as *const u8;
+    }
+    if from <= last {
+        claim(parent, from, last - from + 1);
+    }
+}
+
+/// # Safety
+/// Null, or the address of a string that stays.
+unsafe fn name(address: u64) -> &'static CStr {
+    match address {
+        0 => c"",
+        // SAFETY: passed on to the caller.
+        _ => unsafe { CStr::from_ptr(address as *const c_char) },
+    }
 }
 
 /// Claims a range; false when somebody has a part of it, which then is not free either. Process context.
@@ -221,12 +264,9 @@ pub fn with_memory(gpa: u64, len: u64, add: impl FnOnce() -> i32) -> i32 {
 
 /// Gets told of modules: vetoes some, and tells [`crate::virtio`] of the others.
 pub fn watch_modules() {
-    let block = MODULE_NOTIFIER.ptr();
-    // SAFETY: the room is large enough, checked by the loader; process context.
-    unsafe {
-        NOTIFIER_CALL.write(block, module_event as *const () as u64);
-        register_module_notifier(block);
-    }
+    let block = MODULE_NOTIFIER.fill(module_event, 0);
+    // SAFETY: the block is static; process context.
+    unsafe { register_module_notifier(block) };
 }
 
 /// A `notifier_fn_t` on the module chain.
@@ -242,9 +282,4 @@ extern "C" fn module_event(_block: *mut u8, state: u64, module: *const u8) -> i3
         crate::virtio::module_loaded(name);
     }
     0
-}
-
-/// For slots of `int` variables elsewhere.
-pub fn set_flag(word: &OptSymbol, value: u32) {
-    set_if(word, value);
 }

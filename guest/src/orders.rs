@@ -12,6 +12,7 @@ const KEY_ROOM: usize = 64;
 
 kbind::sizes! {
     static COMPLETION_SIZE = "completion" <= COMPLETION_ROOM;
+    static KEY_SIZE = "lock_class_key" <= KEY_ROOM;
 }
 
 kbind::fields! {

@@ -2,19 +2,13 @@
 
 use crate::console;
 use crate::hypercall::shutdown as end;
-use crate::room::{Room, poke};
+use crate::notifier::Block;
+use crate::room::poke;
 use colinux_abi::hypercall::shutdown;
-
-const NOTIFIER_ROOM: usize = 64;
 
 kbind::symbols! {
     static PANIC_NOTIFIER_LIST = "panic_notifier_list";
     static PM_POWER_OFF = "pm_power_off";
-}
-
-kbind::fields! {
-    static NOTIFIER_CALL: u64 = "notifier_block.notifier_call";
-    static PRIORITY: i32 = "notifier_block.priority";
 }
 
 kbind::functions! {
@@ -32,7 +26,7 @@ kbind::hooks! {
     optional "machine_ops+machine_ops.crash_shutdown" = kexec: 1, was "native_machine_crash_shutdown";
 }
 
-static PANIC_NOTIFIER: Room<NOTIFIER_ROOM> = Room::new();
+static PANIC_NOTIFIER: Block = Block::new();
 
 extern "C" fn restart() {
     end(shutdown::RESTART);
@@ -54,14 +48,10 @@ extern "C" fn kexec() {
 
 /// Ends the machine when the kernel panics, after the panic's own lines.
 pub fn watch_panics() {
-    let block = PANIC_NOTIFIER.ptr();
-    // SAFETY: the room is large enough (checked by the loader); the chain is static.
-    unsafe {
-        NOTIFIER_CALL.write(block, panicked as *const () as u64);
-        // Last of the chain: others may still print.
-        PRIORITY.write(block, i32::MIN);
-        atomic_notifier_chain_register(PANIC_NOTIFIER_LIST.addr(), block);
-    }
+    // Last of the chain: others may still print.
+    let block = PANIC_NOTIFIER.fill(panicked, i32::MIN);
+    // SAFETY: block and chain are static.
+    unsafe { atomic_notifier_chain_register(PANIC_NOTIFIER_LIST.addr(), block) };
 }
 
 extern "C" fn panicked(_block: *mut u8, _event: u64, _text: *const u8) -> i32 {

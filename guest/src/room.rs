@@ -35,6 +35,12 @@ pub unsafe fn poke<T>(address: u64, value: T) {
     unsafe { (address as *mut T).write_volatile(value) }
 }
 
+/// Whether a function of the kernel has returned an error in the place of a pointer (`IS_ERR()`, include/linux/err.h).
+pub fn is_error(pointer: u64) -> bool {
+    const LAST_PAGE: u64 = !0xfff;
+    pointer > LAST_PAGE
+}
+
 /// Reads a word of the kernel at an address that came from a slot.
 ///
 /// # Safety

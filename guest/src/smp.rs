@@ -4,10 +4,10 @@
 
 use crate::hypercall::{call, index, irqs_off, vcpu_count, vcpu_page, vm};
 use crate::room::{peek, poke};
-use crate::{apic, memory};
+use crate::{apic, console, memory};
 use colinux_abi::hypercall::{RAISE, START_VCPU, STOP_VCPU, YIELD};
 use colinux_abi::page::event;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 kbind::symbols! {
     static SECONDARY_STARTUP = "secondary_startup_64";
@@ -41,6 +41,9 @@ kbind::hooks! {
     optional "smp_ops+smp_ops.crash_stop_other_cpus" = crash_stop_other_cpus: 0;
     "smp_ops+smp_ops.play_dead" = play_dead: 0, was "native_play_dead";
 }
+
+/// -EIO.
+const IO_ERROR: i32 = -5;
 
 /// Up to 6.8 CPUs are counted here, once; the first call of two asks only for what the memory allocator needs.
 extern "C" fn get_smp_config(early: u32) {
@@ -102,12 +105,59 @@ fn keep_calibration() {
     }
 }
 
+/// What the kernel has heard of a vCPU. Zeroed pages say that it has not arrived.
+mod phase {
+    /// It starts, and is known by [`colinux_abi::page::VmPage`]'s `bringup_vcpu` alone.
+    pub const STARTS: u64 = 0;
+    /// It has loaded the kernel's IDT, by which it is known.
+    pub const ARRIVED: u64 = 1;
+    /// It has told its kernel that it is dead, and is about to stop.
+    pub const LEAVES: u64 = 2;
+}
+
+/// Word of the vCPU's scratch area; those before it belong to `irq` and `waits`.
+const PHASE: usize = 3;
+
+fn phase(vcpu: usize) -> &'static AtomicU64 {
+    &vcpu_page(vcpu).scratch[PHASE]
+}
+
+/// This vCPU has loaded the kernel's IDT.
+pub fn arrived(vcpu: usize) {
+    phase(vcpu).store(phase::ARRIVED, Ordering::Release);
+}
+
 /// Starts vCPU `vcpu` at `secondary_startup_64`, on the kernel's own page table. Returns 0 or -EIO.
 pub fn start_vcpu(vcpu: usize) -> i32 {
     if vcpu >= vcpu_count() {
-        return -5;
+        return IO_ERROR;
     }
+    // The kernel gives up on a CPU after some seconds, but on a busy host that one still comes.
+    let last = vm().bringup_vcpu.load(Ordering::SeqCst) as usize;
+    if phase(last).load(Ordering::Acquire) == phase::STARTS {
+        console::log(format_args!("vCPU {vcpu} cannot start before vCPU {last} has: try again"));
+        return IO_ERROR;
+    }
+    let before = phase(vcpu).swap(phase::STARTS, Ordering::SeqCst);
     vm().bringup_vcpu.store(vcpu as u32, Ordering::SeqCst);
+    prepare_start(vcpu);
+    apic::hide();
+    let mut refused = call(START_VCPU, vcpu as u64, 0) != 0;
+    // A CPU tells its kernel that it is dead a moment before it stops; nothing keeps it from that but the want of a CPU of the host.
+    while refused && before == phase::LEAVES {
+        call(YIELD, 0, 0);
+        refused = call(START_VCPU, vcpu as u64, 0) != 0;
+    }
+    if refused {
+        phase(vcpu).store(before, Ordering::SeqCst);
+        apic::show();
+        return IO_ERROR;
+    }
+    0
+}
+
+/// Writes what vCPU `vcpu` begins with.
+fn prepare_start(vcpu: usize) {
     let page = vcpu_page(vcpu);
     // The first instructions call one function, before they load a stack of their own; no NMI comes through the object's stubs until then.
     let stack = &raw const page.nmi_stack as u64 + 1024;
@@ -116,8 +166,6 @@ pub fn start_vcpu(vcpu: usize) -> i32 {
         argument.store(value, Ordering::Relaxed);
     }
     page.pending.store(0, Ordering::Release);
-    apic::hide();
-    if call(START_VCPU, vcpu as u64, 0) == 0 { 0 } else { -5 }
 }
 
 fn raise(mask: u64, events: u64) {
@@ -174,6 +222,7 @@ pub fn stop_this_cpu() -> ! {
 
 /// `smp_ops.play_dead`: the CPU is taken offline and may be started again, from the beginning.
 extern "C" fn play_dead() {
+    phase(index()).store(phase::LEAVES, Ordering::Release);
     // SAFETY: called as native_play_dead() is: by the idle task of a CPU that goes. Interrupts are off afterwards.
     unsafe { play_dead_common() };
     loop {
@@ -185,8 +234,5 @@ extern "C" fn play_dead() {
 pub fn report() {
     let devices = vm().device_count;
     let extents = memory::extents().len();
-    crate::console::log(format_args!(
-        "{} vCPUs, {devices} devices, {extents} extents of memory",
-        vcpu_count()
-    ));
+    console::log(format_args!("{} vCPUs, {devices} devices, {extents} extents of memory", vcpu_count()));
 }

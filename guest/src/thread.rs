@@ -1,6 +1,7 @@
 //! Threads of the kernel.
 
 use crate::console::log;
+use crate::room::is_error;
 use core::ffi::CStr;
 
 kbind::functions! {
@@ -9,14 +10,12 @@ kbind::functions! {
 }
 
 const NO_NODE: i32 = -1;
-/// ERR_PTR of any error lies in the last page.
-const MAX_ADDRESS: u64 = !0xfff;
 
 /// Starts a thread that runs `body`; false, with a line in the log, when there is none. Process context.
 pub fn start(body: extern "C" fn(u64) -> i32, name: &'static CStr) -> bool {
     // SAFETY: process context; the name has no conversions.
     let task = unsafe { kthread_create_on_node(body as *const () as u64, 0, NO_NODE, name.as_ptr().cast()) };
-    if task > MAX_ADDRESS {
+    if is_error(task) {
         log(format_args!("no thread {name:?} ({})", task as i64));
         return false;
     }

@@ -1,6 +1,6 @@
 //! The clock: a clock event device in nanoseconds over the host's timer, the TSC as clock source (the kernel's own). The wall clock is in [`crate::wall_clock`].
 
-use crate::hypercall::{call, vcpu_count, vm};
+use crate::hypercall::{call, irqs_off, vcpu_count, vm};
 use crate::room::{Room, poke};
 use crate::{apic, cpuid, memory};
 use colinux_abi::MAX_VCPUS;
@@ -15,10 +15,10 @@ kbind::sizes! {
 }
 
 kbind::fields! {
-    static EVENT_HANDLER: u64 = "clock_event_device.event_handler";
-    static SET_NEXT_EVENT: u64 = "clock_event_device.set_next_event";
-    static SET_STATE_SHUTDOWN: u64 = "clock_event_device.set_state_shutdown";
-    static SET_STATE_ONESHOT_STOPPED: u64 = "clock_event_device.set_state_oneshot_stopped";
+    static EVENT_HANDLER: u64 = "clock_event_device.event_handler" takes 1;
+    static SET_NEXT_EVENT: u64 = "clock_event_device.set_next_event" takes 2;
+    static SET_STATE_SHUTDOWN: u64 = "clock_event_device.set_state_shutdown" takes 1;
+    static SET_STATE_ONESHOT_STOPPED: u64 = "clock_event_device.set_state_oneshot_stopped" takes 1;
     static FEATURES: u32 = "clock_event_device.features";
     static NAME: u64 = "clock_event_device.name";
     static RATING: i32 = "clock_event_device.rating";
@@ -74,9 +74,9 @@ extern "C" fn timer_init() {
     start_clock();
 }
 
-/// `x86_cpuinit.setup_percpu_clockev`, on each other CPU when it starts, interrupts off.
+/// `x86_cpuinit.setup_percpu_clockev`, on each other CPU when it starts, interrupts on already.
 extern "C" fn start_secondary_clock() {
-    cpuid::drop_global_pages();
+    irqs_off(cpuid::drop_global_pages);
     apic::show();
     start_clock();
 }

@@ -20,5 +20,5 @@ mod macros;
 mod slot;
 
 pub use slot::{
-    Enumerator, Field, FieldAt, Flag, Late, OptEnumerator, OptField, OptSymbol, Size, Slot, Symbol,
+    Enumerator, Field, FieldAt, Flag, Late, OptEnumerator, OptField, OptSize, OptSymbol, Size, Slot, Symbol,
 };

@@ -182,11 +182,16 @@ macro_rules! __optional_function {
 /// Members of anonymous structures and unions are found by their own name. Of an array the type may be
 /// that of one element: the field is then the first one. `()` stands for a field whose place alone matters.
 ///
+/// `takes n` is for a pointer to a function, which must have that many arguments. Where kernels differ in that, each number is an
+/// `overload`: a field that is absent where another one fits.
+///
 /// ```
 /// kbind::fields! {
 ///     pub static CON_FLAGS: u16 = "console.flags";
 ///     pub static APIC_EOI: optional u64 = "apic.eoi";
 ///     pub static CAPABILITIES: u32 = "cpuinfo_x86.x86_capability";
+///     pub static NOTIFIER_CALL: u64 = "notifier_block.notifier_call" takes 3;
+///     pub static FIND_VQS: overload u64 = "virtio_config_ops.find_vqs" takes 5;
 /// }
 /// let _: fn(*const u8) -> u16 = |console| unsafe { CON_FLAGS.read(console) };
 /// let _: fn(*mut u8) -> bool = |apic| unsafe { APIC_EOI.write_if(apic, 0) };
@@ -194,14 +199,21 @@ macro_rules! __optional_function {
 #[macro_export]
 macro_rules! fields {
     () => {};
-    ($(#[$meta:meta])* $vis:vis static $name:ident : optional $type:ty = $path:literal; $($rest:tt)*) => {
+    ($(#[$meta:meta])* $vis:vis static $name:ident : optional $type:ty = $path:literal $(takes $arity:literal)?;
+     $($rest:tt)*) => {
         $crate::__slot!($(#[$meta])* #[doc = concat!("Field `", $path, "`.")] [$vis static] $name: $crate::OptField<$type>;
-            Field, $crate::format::OPTIONAL, $path, number(size_of::<$type>() as u64));
+            Field, $crate::format::OPTIONAL, $path, number(size_of::<$type>() as u64) $(, arity($arity))?);
         $crate::fields!($($rest)*);
     };
-    ($(#[$meta:meta])* $vis:vis static $name:ident : $type:ty = $path:literal; $($rest:tt)*) => {
+    ($(#[$meta:meta])* $vis:vis static $name:ident : overload $type:ty = $path:literal takes $arity:literal;
+     $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Field `", $path, "`.")] [$vis static] $name: $crate::OptField<$type>;
+            Field, $crate::format::OVERLOAD, $path, number(size_of::<$type>() as u64), arity($arity));
+        $crate::fields!($($rest)*);
+    };
+    ($(#[$meta:meta])* $vis:vis static $name:ident : $type:ty = $path:literal $(takes $arity:literal)?; $($rest:tt)*) => {
         $crate::__slot!($(#[$meta])* #[doc = concat!("Field `", $path, "`.")] [$vis static] $name: $crate::Field<$type>;
-            Field, 0, $path, number(size_of::<$type>() as u64));
+            Field, 0, $path, number(size_of::<$type>() as u64) $(, arity($arity))?);
         $crate::fields!($($rest)*);
     };
 }
@@ -211,12 +223,19 @@ macro_rules! fields {
 /// ```
 /// kbind::sizes! {
 ///     pub static APIC_SIZE = "apic" <= 512;
+///     pub static INFO_SIZE: optional = "virtqueue_info" <= 64;
 /// }
 /// let _: fn() -> usize = || APIC_SIZE.get();
+/// let _: fn() -> Option<usize> = || INFO_SIZE.get();
 /// ```
 #[macro_export]
 macro_rules! sizes {
     () => {};
+    ($(#[$meta:meta])* $vis:vis static $name:ident : optional = $structure:literal <= $room:expr; $($rest:tt)*) => {
+        $crate::__slot!($(#[$meta])* #[doc = concat!("Size of `", $structure, "`.")] [$vis static] $name: $crate::OptSize;
+            Size, $crate::format::OPTIONAL, $structure, number($room as u64));
+        $crate::sizes!($($rest)*);
+    };
     ($(#[$meta:meta])* $vis:vis static $name:ident = $structure:literal <= $room:expr; $($rest:tt)*) => {
         $crate::__slot!($(#[$meta])* #[doc = concat!("Size of `", $structure, "`.")] [$vis static] $name: $crate::Size;
             Size, 0, $structure, number($room as u64));

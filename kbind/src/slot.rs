@@ -63,6 +63,10 @@ slot_type!(
     Size
 );
 slot_type!(
+    /// Size of a structure that some kernels do not have.
+    OptSize
+);
+slot_type!(
     /// Value of a kernel enumerator.
     Enumerator
 );
@@ -97,6 +101,13 @@ impl Size {
     /// Bytes; never more than the bound given with the slot.
     pub fn get(&self) -> usize {
         self.0.value() as usize
+    }
+}
+
+impl OptSize {
+    /// Bytes, if this kernel has the structure; never more than the bound given with the slot.
+    pub fn get(&self) -> Option<usize> {
+        self.0.present().map(|size| size as usize)
     }
 }
 

@@ -21,12 +21,12 @@ kbind::sizes! {
 
 kbind::fields! {
     static BUS_NAME: u64 = "bus_type.name";
-    static BUS_UEVENT: u64 = "bus_type.uevent";
+    static BUS_UEVENT: u64 = "bus_type.uevent" takes 2;
     static DEVICE_BUS: u64 = "device.bus";
     static DEVICE_INIT_NAME: u64 = "device.init_name";
-    static DEVICE_RELEASE: u64 = "device.release";
+    static DEVICE_RELEASE: u64 = "device.release" takes 1;
     static VIRTIO_PARENT: u64 = "virtio_device.dev.parent";
-    static VIRTIO_RELEASE: u64 = "virtio_device.dev.release";
+    static VIRTIO_RELEASE: u64 = "virtio_device.dev.release" takes 1;
     static VIRTIO_ID: u32 = "virtio_device.id.device";
     static VIRTIO_VENDOR: u32 = "virtio_device.id.vendor";
     static VIRTIO_CONFIG: u64 = "virtio_device.config";
@@ -52,9 +52,13 @@ kbind::late! {
     pub static VIRTIO_CONFIG_CHANGED = "virtio_config_changed";
 }
 
-/// What is needed of the virtio core, which may be built in or two modules.
-static NEEDED: [(&Late, &CStr); 10] = [
+/// What is needed of the virtio core, which may be built in or two modules: `virtio`,
+static CORE: [(&Late, &CStr); 2] = [
     (&REGISTER_VIRTIO_DEVICE, c"register_virtio_device"),
+    (&VIRTIO_CONFIG_CHANGED, c"virtio_config_changed"),
+];
+/// and `virtio_ring`.
+static RING: [(&Late, &CStr); 8] = [
     (&VRING_CREATE_VIRTQUEUE, c"vring_create_virtqueue"),
     (&VRING_DEL_VIRTQUEUE, c"vring_del_virtqueue"),
     (&VRING_INTERRUPT, c"vring_interrupt"),
@@ -63,7 +67,6 @@ static NEEDED: [(&Late, &CStr); 10] = [
     (&VIRTQUEUE_GET_AVAIL_ADDR, c"virtqueue_get_avail_addr"),
     (&VIRTQUEUE_GET_USED_ADDR, c"virtqueue_get_used_addr"),
     (&VIRTQUEUE_GET_VRING_SIZE, c"virtqueue_get_vring_size"),
-    (&VIRTIO_CONFIG_CHANGED, c"virtio_config_changed"),
 ];
 
 static BUS: Room<BUS_ROOM> = Room::new();
@@ -152,19 +155,28 @@ fn register_devices() {
     offered().for_each(register_device);
 }
 
-/// Each symbol that is found pins its module.
 fn find_symbols() -> bool {
-    for (slot, name) in &NEEDED {
-        if slot.addr().is_some() {
-            continue;
-        }
-        // SAFETY: process context.
-        match unsafe { symbol_get(name.as_ptr().cast()) } {
-            0 => return false,
-            address => slot.set(address),
+    let (core, ring) = (find_those_of(&CORE), find_those_of(&RING));
+    core && ring
+}
+
+/// Finds the symbols of a module: none before it is live, all afterwards. One that is missing then is said, as the guest would wait for its disks without a word.
+fn find_those_of(module: &[(&Late, &CStr)]) -> bool {
+    let missing = || module.iter().filter(|(slot, _)| slot.addr().is_none());
+    // The module may become live during the first round.
+    for _ in 0..2 {
+        for (slot, name) in missing() {
+            // SAFETY: process context. Each symbol that is found pins its module.
+            match unsafe { symbol_get(name.as_ptr().cast()) } {
+                0 => {}
+                address => slot.set(address),
+            }
         }
     }
-    true
+    if missing().count() < module.len() {
+        missing().for_each(|(_, name)| log(format_args!("no devices: the kernel does not export {name:?}")));
+    }
+    missing().next().is_none()
 }
 
 fn register_device(number: usize) {

@@ -21,6 +21,7 @@ kbind::fields! {
 
 kbind::sizes! {
     static VIRTQUEUE_SIZE = "virtqueue" <= 4096;
+    static INFO_SIZE: optional = "virtqueue_info" <= 4096;
 }
 
 kbind::functions! {
@@ -42,8 +43,6 @@ type Create = unsafe extern "C" fn(
 
 const NO_ENTRY: i32 = -2;
 const NO_MEMORY: i32 = -12;
-/// `struct virtqueue_info` (6.11 and later): name, callback, flag.
-const INFO_SIZE: u64 = 24;
 
 static QUEUES: [[AtomicU64; MAX_QUEUES]; MAX_DEVICES] =
     [const { [const { AtomicU64::new(0) }; MAX_QUEUES] }; MAX_DEVICES];
@@ -55,48 +54,63 @@ struct Wanted {
     ctx: bool,
 }
 
-/// The arguments of `find_vqs` that changed in 6.11: three arrays before, one array of structures since.
-struct Arguments {
-    first: *const u8,
-    names: *const u64,
-    ctx: *const bool,
-}
-
-impl Arguments {
-    /// # Safety
-    /// The arrays have more than `index` entries.
-    unsafe fn get(&self, index: usize) -> Wanted {
-        // SAFETY: the caller vouches for the arrays; BTF tells which of the two shapes it is.
-        unsafe {
-            if let (Some(name), Some(callback), Some(ctx)) =
-                (INFO_NAME.get(), INFO_CALLBACK.get(), INFO_CTX.get())
-            {
-                let info = self.first.add(index * INFO_SIZE as usize);
-                return Wanted { name: name.read(info), callback: callback.read(info), ctx: ctx.read(info) };
-            }
-            Wanted {
-                name: self.names.add(index).read(),
-                callback: self.first.cast::<u64>().add(index).read(),
-                ctx: !self.ctx.is_null() && self.ctx.add(index).read(),
-            }
-        }
-    }
-}
-
-/// `virtio_config_ops.find_vqs`. A queue without a name is not made and uses no number.
+/// `virtio_config_ops.find_vqs`: what is wanted of the queues is in an array of `struct virtqueue_info`.
 pub extern "C" fn find(
     device: *mut u8,
     count: u32,
     queues: *mut *mut u8,
-    first: *const u8,
+    infos: *const u8,
+    _affinity: u64,
+) -> i32 {
+    let (Some(size), Some(name), Some(callback), Some(ctx)) =
+        (INFO_SIZE.get(), INFO_NAME.get(), INFO_CALLBACK.get(), INFO_CTX.get())
+    else {
+        return NO_ENTRY;
+    };
+    // SAFETY: the driver's arrays have `count` entries.
+    let wanted = |index| unsafe {
+        let info = infos.add(index * size);
+        Wanted { name: name.read(info), callback: callback.read(info), ctx: ctx.read(info) }
+    };
+    // SAFETY: as above.
+    unsafe { find_each(device, count, queues, wanted) }
+}
+
+/// The same where each part has an array of its own; that of the flags may be null.
+pub extern "C" fn find_of_arrays(
+    device: *mut u8,
+    count: u32,
+    queues: *mut *mut u8,
+    callbacks: *const u64,
     names: *const u64,
     ctx: *const bool,
+    _affinity: u64,
 ) -> i32 {
-    let arguments = Arguments { first, names, ctx };
+    // SAFETY: the driver's arrays have `count` entries.
+    let wanted = |index| unsafe {
+        Wanted {
+            name: names.add(index).read(),
+            callback: callbacks.add(index).read(),
+            ctx: !ctx.is_null() && ctx.add(index).read(),
+        }
+    };
+    // SAFETY: as above.
+    unsafe { find_each(device, count, queues, wanted) }
+}
+
+/// Makes `count` queues. One without a name is not made and uses no number.
+///
+/// # Safety
+/// `queues` has `count` entries.
+unsafe fn find_each(
+    device: *mut u8,
+    count: u32,
+    queues: *mut *mut u8,
+    wanted: impl Fn(usize) -> Wanted,
+) -> i32 {
     let mut next = 0;
     for index in 0..count as usize {
-        // SAFETY: the driver's arrays have `count` entries.
-        let wanted = unsafe { arguments.get(index) };
+        let wanted = wanted(index);
         let queue = match wanted.name {
             0 => Ok(core::ptr::null_mut()),
             _ => {
@@ -105,7 +119,7 @@ pub extern "C" fn find(
             }
         };
         match queue {
-            // SAFETY: as above.
+            // SAFETY: passed on to the caller.
             Ok(queue) => unsafe { queues.add(index).write(queue) },
             Err(error) => {
                 delete(device);

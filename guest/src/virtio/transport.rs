@@ -15,17 +15,19 @@ kbind::sizes! {
 }
 
 kbind::fields! {
-    static GET: u64 = "virtio_config_ops.get";
-    static SET: u64 = "virtio_config_ops.set";
-    static GENERATION: u64 = "virtio_config_ops.generation";
-    static GET_STATUS: u64 = "virtio_config_ops.get_status";
-    static SET_STATUS: u64 = "virtio_config_ops.set_status";
-    static RESET: u64 = "virtio_config_ops.reset";
-    static FIND_VQS: u64 = "virtio_config_ops.find_vqs";
-    static DEL_VQS: u64 = "virtio_config_ops.del_vqs";
-    static GET_FEATURES: u64 = "virtio_config_ops.get_features";
-    static FINALIZE_FEATURES: u64 = "virtio_config_ops.finalize_features";
-    static BUS_NAME: u64 = "virtio_config_ops.bus_name";
+    static GET: u64 = "virtio_config_ops.get" takes 4;
+    static SET: u64 = "virtio_config_ops.set" takes 4;
+    static GENERATION: u64 = "virtio_config_ops.generation" takes 1;
+    static GET_STATUS: u64 = "virtio_config_ops.get_status" takes 1;
+    static SET_STATUS: u64 = "virtio_config_ops.set_status" takes 2;
+    static RESET: u64 = "virtio_config_ops.reset" takes 1;
+    /// Since 6.11 the callbacks, names and flags come in one array.
+    static FIND_VQS: overload u64 = "virtio_config_ops.find_vqs" takes 5;
+    static FIND_VQS_OF_ARRAYS: overload u64 = "virtio_config_ops.find_vqs" takes 7;
+    static DEL_VQS: u64 = "virtio_config_ops.del_vqs" takes 1;
+    static GET_FEATURES: u64 = "virtio_config_ops.get_features" takes 1;
+    static FINALIZE_FEATURES: u64 = "virtio_config_ops.finalize_features" takes 1;
+    static BUS_NAME: u64 = "virtio_config_ops.bus_name" takes 1;
     static FEATURES: u64 = "virtio_device.features";
 }
 
@@ -51,7 +53,8 @@ pub fn prepare() {
         GET_STATUS.write(operations, get_status as *const () as u64);
         SET_STATUS.write(operations, set_status as *const () as u64);
         RESET.write(operations, reset as *const () as u64);
-        FIND_VQS.write(operations, queue::find as *const () as u64);
+        FIND_VQS.write_if(operations, queue::find as *const () as u64);
+        FIND_VQS_OF_ARRAYS.write_if(operations, queue::find_of_arrays as *const () as u64);
         DEL_VQS.write(operations, queue::delete as *const () as u64);
         GET_FEATURES.write(operations, get_features as *const () as u64);
         FINALIZE_FEATURES.write(operations, finalize_features as *const () as u64);

@@ -96,7 +96,8 @@ pub fn first_place<'a, T>(
 
 /// Offset of a field of the expected size.
 pub fn field(record: &Record, layout: &dyn Layout) -> Answer<u64> {
-    let field = first(record.name(), |path| Ok(layout.field(path)?))?;
+    let (path, field) = first(record.name(), |path| Ok((path.to_owned(), layout.field(path)?)))?;
+    arity(record, Some(&path), layout)?;
     // A record without a size asks only for the place; one of an element's size for the first element.
     if [0, field.size, field.element].contains(&record.number) {
         return Ok(field.offset);
@@ -176,8 +177,8 @@ fn call(record: &Record) -> String {
     format!("({}) -> {}", sizes.join(", "), record.result_size())
 }
 
-/// Compares the function pointer that a hook replaces with the arity of the hook.
-pub fn hook_arity(record: &Record, path: Option<&str>, layout: &dyn Layout) -> Answer<()> {
+/// Compares the pointer to a function that a hook replaces, or that the object writes, with the arity of the object's function.
+pub fn arity(record: &Record, path: Option<&str>, layout: &dyn Layout) -> Answer<()> {
     let (Some(arity), Some(path)) = (record.arity, path) else { return Ok(()) };
     let Some(prototype) = layout.member_function(path)? else { return Ok(()) };
     let takes = prototype.parameters.len();

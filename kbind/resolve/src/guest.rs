@@ -160,7 +160,7 @@ fn hook(image: &KernelImage, record: &Record) -> Answer<Resolved> {
             return Err(Failure::Wrong(format!("{size} bytes long in this kernel, not a word")));
         }
     }
-    answer::hook_arity(record, place.path, layout)?;
+    answer::arity(record, place.path, layout)?;
     let vaddr = place.symbol.wrapping_add(place.offset);
     let old = old_word(image, vaddr)?;
     if record.checked() {

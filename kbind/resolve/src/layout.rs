@@ -29,6 +29,9 @@ pub enum LayoutError {
     /// The path leads through something that has no members.
     #[error("{0} is not a structure or union")]
     NotAStructure(String),
+    /// The member is something else.
+    #[error("{0} is no pointer to a function in this kernel")]
+    NotAFunction(String),
 }
 
 /// A function type, sizes in bytes.

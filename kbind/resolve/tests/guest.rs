@@ -88,6 +88,10 @@ fn layouts_are_answered() {
     assert_eq!(value(field("console.gone", 4).flags(OPTIONAL)), u64::MAX);
     assert!(reason(field("console.flags", 4)).contains("2 bytes long in this kernel, 4 expected"));
     assert!(reason(field("console.flags", 4).flags(OPTIONAL)).contains("4 expected"));
+    let cpuid = |arity| field("pv_cpu_ops.cpuid", 8).arity(arity);
+    assert_eq!(value(cpuid(2)), 0);
+    assert!(reason(cpuid(3).flags(OPTIONAL)).contains("called with 2 arguments in this kernel, 3 expected"));
+    assert!(reason(field("console.name", 8).arity(1)).contains("console.name is no pointer to a function"));
     assert_eq!(value(record(Kind::Size, "console").number(64)), 64);
     assert!(reason(record(Kind::Size, "console").number(63)).contains("63 at most fit"));
     assert_eq!(value(record(Kind::Enumerator, "MODE_REL")), 1);
@@ -129,6 +133,8 @@ fn hooks_are_checked() {
     assert!(link(&[record(Kind::HookFunction, any).arity(5).target(CODE)]).pokes.len() == 1);
     let narrow = record(Kind::HookFunction, "pv_ops+console.flags\0").arity(0).target(CODE);
     assert!(reason(narrow).contains("not a word"));
+    let data = record(Kind::HookFunction, "pv_ops+console.name\0").arity(0).target(CODE);
+    assert!(reason(data.flags(OPTIONAL)).contains("no pointer to a function"));
     let late = record(Kind::HookFunction, "late_hook\0").arity(0).target(CODE);
     assert!(reason(late).contains(&format!("{:#x} is not among the initial data", BSS + 8)));
 }
@@ -143,6 +149,11 @@ fn of_overloads_the_one_that_fits_is_taken() {
     assert_eq!(both.pokes.iter().map(|poke| poke.value).collect::<Vec<_>>(), [CODE + 2]);
     assert_eq!(both.segments[1].bytes[..8], u64::MAX.to_le_bytes());
     assert_eq!(both.segments[1].bytes[8..16], (TEXT + 0x10).to_le_bytes());
+    let field = |arity, slot| {
+        record(Kind::Field, "pv_cpu_ops.write_idt_entry").number(8).flags(OVERLOAD).arity(arity).slot(slot)
+    };
+    let both = link(&[field(2, SLOTS), field(3, SLOTS + 8)]);
+    assert_eq!(both.segments[1].bytes[..16], [[16, 0, 0, 0, 0, 0, 0, 0], [0xff; 8]].concat());
     let none = link_guest(&image(), &guest(&[hook(3, 0), hook(4, 0)])).unwrap_err().to_string();
     assert!(none.contains("2 arguments in this kernel, 3 exp") && none.contains("4 exp"), "{none}");
     let wrong = record(Kind::HookFunction, &format!("{CPUID}\0_printk")).flags(CHECKED | OVERLOAD).arity(2);

@@ -18,6 +18,8 @@ const COMMAND_LINE_SIZE: u32 = 2047;
 const UNDEFINED_LOADER: u8 = 0xff;
 /// `vga=normal`.
 const NORMAL_VIDEO: u16 = 0xffff;
+/// A variable of kernels with 5-level paging, a constant in others (arch/x86/include/asm/pgtable_64_types.h).
+pub(crate) const LEVELS: &str = "pgdir_shift";
 /// Set by the decompressor when it has moved the kernel; we have not.
 const KASLR_FLAG: u8 = 1 << 1;
 
@@ -33,6 +35,8 @@ pub(crate) struct BootInfo<'a> {
     pub(crate) extents: &'a [Extent],
     /// The guest will run with 5-level paging.
     pub(crate) five_level: bool,
+    /// The kernel chooses its levels when it starts: it has [`LEVELS`]. Counts where there is no header to say so.
+    pub(crate) chooses_levels: bool,
 }
 
 /// Builds the page.
@@ -61,15 +65,17 @@ pub(crate) fn build(info: &BootInfo<'_>) -> Result<boot_params, LoadError> {
 
 fn setup_header_of(info: &BootInfo<'_>) -> Result<setup_header, LoadError> {
     let mut header = setup_header::default();
-    let Some(bytes) = info.header else {
+    let has_five_level = if let Some(bytes) = info.header {
+        let len = bytes.len().min(size_of::<setup_header>());
+        header.as_mut_slice()[..len].copy_from_slice(&bytes[..len]);
+        header.xloadflags & XLF_5LEVEL != 0
+    } else {
         header.header = HEADER_MAGIC;
         header.version = PROTOCOL;
         header.cmdline_size = COMMAND_LINE_SIZE;
-        return Ok(header);
+        info.chooses_levels
     };
-    let len = bytes.len().min(size_of::<setup_header>());
-    header.as_mut_slice()[..len].copy_from_slice(&bytes[..len]);
-    if info.five_level && header.xloadflags & XLF_5LEVEL == 0 {
+    if info.five_level && !has_five_level {
         return Err(LoadError::NoFiveLevel);
     }
     Ok(header)
@@ -102,6 +108,7 @@ mod tests {
             initrd: Extent { gpa: 0x3_4000_0000, len: 0x1_0000_0010 },
             extents,
             five_level: false,
+            chooses_levels: false,
         }
     }
 
@@ -144,6 +151,12 @@ mod tests {
         let extents = [Extent::default(); 2];
         let refused = build(&BootInfo { five_level: true, ..info(Some(&header), &extents) });
         assert!(matches!(refused, Err(LoadError::NoFiveLevel)));
+        // A vmlinux has no header.
+        let plain = |five_level, chooses_levels| {
+            build(&BootInfo { five_level, chooses_levels, ..info(None, &extents) })
+        };
+        assert!(matches!(plain(true, false), Err(LoadError::NoFiveLevel)));
+        assert!(plain(true, true).is_ok() && plain(false, false).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a guest cannot be loaded.
 
 use crate::MachineError;
+use colinux_abi::MAX_EXTENTS;
 use kbind_resolve::LinkError;
 use std::{io, path::PathBuf};
 
@@ -71,9 +72,18 @@ pub enum LoadError {
          boot the host with `no5lvl`, or use a kernel that has it"
     )]
     NoFiveLevel,
-    /// The kernel's segments or the object's do not make sense.
+    /// The kernel's segments do not make sense.
     #[error("this kernel cannot be loaded: {0}")]
     BadKernel(&'static str),
+    /// The guest object of this program does not make sense.
+    #[error("the guest object lies outside its place in the guest: install colinux again")]
+    BadObject,
+    /// The host gave the memory in more pieces than a guest can be told of.
+    #[error(
+        "the host's memory is in {0} pieces, a guest can be told of {MAX_EXTENTS}: use a smaller mem=, \
+         or free memory of the host (`echo 1 > /proc/sys/vm/compact_memory`)"
+    )]
+    Pieces(usize),
     /// The command line does not fit.
     #[error("the kernel command line has {len} bytes, this kernel takes {max}: use fewer words")]
     CommandLine {

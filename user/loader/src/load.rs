@@ -89,7 +89,18 @@ fn map_window_in_kernel<M: GuestMemoryBackend>(
     let entry = table.map(|table| table.wrapping_add(FIXMAP_SLOT as u64 * 8));
     let at = entry.and_then(|entry| kernel.locate(placement.image.gpa, entry));
     let at = at.ok_or(LoadError::BadKernel("it has no symbol level2_fixmap_pgt"))?;
+    check_free(entry.and_then(|entry| guest.image.read_bytes(entry, size_of::<u64>())))?;
     write(memory, at, &((placement.window + PAGE_TABLE) | TABLE).to_le_bytes())
+}
+
+/// Checks that the kernel has nothing of its own in a slot with these bytes.
+fn check_free(slot: Option<&[u8]>) -> Result<(), LoadError> {
+    match slot {
+        Some(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(()),
+        _ => Err(LoadError::BadKernel(
+            "it has something of its own where the guest object goes; use another kernel",
+        )),
+    }
 }
 
 fn write_boot_params<M: GuestMemoryBackend>(
@@ -106,6 +117,7 @@ fn write_boot_params<M: GuestMemoryBackend>(
         initrd: Extent { gpa: placement.initrd.gpa, len: guest.initrd_len() },
         extents: &placement.extents,
         five_level: host.five_level,
+        chooses_levels: guest.image.symbols().find_one(boot_params::LEVELS).is_some(),
     })?;
     if line.len() as u64 >= 2 * PAGE_SIZE {
         return Err(LoadError::CommandLine { len: line.len(), max: 2 * PAGE_SIZE as usize - 1 });
@@ -193,6 +205,14 @@ mod tests {
             assert_eq!(walk(object.vaddr), Some(placement.window + colinux_abi::window::OBJECT));
             assert_eq!(walk(BASE + PASSAGE_CODE), None);
             assert_eq!(memory.read_obj::<u8>(GuestAddress(walk(object.vaddr).unwrap())).unwrap(), 0xc3);
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_in_use_is_refused() {
+        assert!(check_free(Some(&[0; 8])).is_ok());
+        for slot in [Some(&[0, 0, 0, 0, 0, 0, 0, 1][..]), Some(&[0x63, 0, 0, 0, 0, 0, 0, 0]), None] {
+            assert!(check_free(slot).is_err(), "{slot:?}");
         }
     }
 

@@ -64,7 +64,7 @@ fn object_offset(segment: &ObjectSegment) -> Result<u64, LoadError> {
     let end = offset.and_then(|offset| offset.checked_add(segment.memsz)).filter(|end| *end <= SIZE);
     match (offset, end) {
         (Some(offset), Some(_)) if segment.bytes.len() as u64 <= segment.memsz => Ok(offset),
-        _ => Err(LoadError::BadKernel("the guest object lies outside its place; reinstall colinux")),
+        _ => Err(LoadError::BadObject),
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn write_window(
         .flatten()
         .collect();
     if extents.len() as u64 > EXTENT_TABLE {
-        return Err(LoadError::BadKernel("the host's memory is in too many pieces; use a smaller mem="));
+        return Err(LoadError::Pieces(placement.extents.len()));
     }
     write(memory, gpa + EXTENTS, &extents)?;
     write_vm_page(memory, placement, host)?;
@@ -146,7 +146,8 @@ mod tests {
             (0x1000, 0x1000),
             (BASE + OBJECT, 8),
         ] {
-            assert!(page_table(0x4000_0000, &[segment(vaddr, memsz, true, false)]).is_err(), "{vaddr:#x}");
+            let refused = page_table(0x4000_0000, &[segment(vaddr, memsz, true, false)]);
+            assert!(matches!(refused, Err(LoadError::BadObject)), "{vaddr:#x}");
         }
     }
 }

@@ -197,7 +197,7 @@ impl Layout for Btf {
 
     fn member_function(&self, path: &str) -> Result<Option<Prototype>, LayoutError> {
         self.ask(path, |member| {
-            let not = || LayoutError::Missing(format!("pointer to a function at {path}"));
+            let not = || LayoutError::NotAFunction(path.into());
             let pointer = self.bare(member.ty).filter(|ty| ty.kind == Kind::Pointer).ok_or_else(not)?;
             let target = self.bare(pointer.size_or_type).ok_or_else(not)?;
             match target.kind {

@@ -189,8 +189,17 @@ struct Section {
 
 impl Section {
     fn load(self) -> Result<Ext4, SectionError> {
+        self.check_end()?;
         self.check_len()?;
         Ok(Ext4::load(Box::new(self))?)
+    }
+
+    fn check_end(&self) -> Result<(), SectionError> {
+        let (end, size) = (self.start.saturating_add(self.len), self.medium.size());
+        if end <= size {
+            return Ok(());
+        }
+        Err(format!("it ends at byte {end}, beyond the image's {size} bytes: the image is cut short").into())
     }
 
     /// Compares the length with what the superblock says (fs/ext4/ext4.h, `struct ext4_super_block`): an image that was cut

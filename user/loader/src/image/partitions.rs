@@ -13,6 +13,14 @@ const SECTOR: u64 = 512;
 const MAX_LOGICAL: usize = 60;
 /// Kinds of a partition that holds others (CHS, LBA, Linux).
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
+/// How a header of a GPT begins, and where it has number and size of the entries (UEFI 2.10, 5.3.2).
+const GPT_SIGNATURE: [u8; 8] = *b"EFI PART";
+const GPT_COUNT: usize = 80;
+const GPT_SIZE: usize = 84;
+/// Size of the entries that the library reads; it panics on others.
+const GPT_ENTRY: u32 = 128;
+/// Most entries, many times what programs make.
+const MAX_GPT: u32 = 4096;
 /// Offsets in a master boot record.
 const MBR_TABLE: usize = 446;
 const MBR_ENTRY: usize = 16;
@@ -29,18 +37,26 @@ pub struct Part {
     pub len: u64,
 }
 
-/// All partitions of a disk; the whole disk if there are none.
+impl Part {
+    /// The byte behind it; none when there is no such number.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.start.checked_add(self.len)
+    }
+}
+
+/// All partitions of a disk, also those that reach beyond its end; the whole disk if none lies in it.
 ///
 /// # Errors
-/// As the medium.
+/// As the medium, or a table that makes no sense.
 pub fn list(medium: &Arc<dyn Medium>) -> io::Result<Vec<Part>> {
     let len = medium.size();
+    check_gpt(&**medium)?;
     let mut parts = gpt(medium);
     if parts.is_empty() {
         parts = mbr(&**medium)?;
     }
-    parts.retain(|part| part.len > 0 && part.start.checked_add(part.len).is_some_and(|end| end <= len));
-    if parts.is_empty() {
+    parts.retain(|part| part.len > 0 && part.end().is_some());
+    if !parts.iter().any(|part| part.end().is_some_and(|end| end <= len)) {
         parts.push(Part { number: None, start: 0, len });
     }
     Ok(parts)
@@ -88,6 +104,27 @@ impl Write for Cursor {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Looks at both headers of a GPT before the library does: a guest can write them.
+fn check_gpt(medium: &dyn Medium) -> io::Result<()> {
+    let backup = (medium.size() / SECTOR).saturating_sub(1) * SECTOR;
+    for at in [SECTOR, backup] {
+        let mut sector = [0; SECTOR as usize];
+        // What cannot be read the library cannot read either.
+        if medium.read_exact_at(&mut sector, at).is_err() || !sector.starts_with(&GPT_SIGNATURE) {
+            continue;
+        }
+        let [count, size] = [GPT_COUNT, GPT_SIZE]
+            .map(|at| sector[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)));
+        if size != GPT_ENTRY || count > MAX_GPT {
+            return Err(io::Error::other(format!(
+                "the GPT header at byte {at} has {count} entries of {size} bytes, at most {MAX_GPT} of {GPT_ENTRY} can be read; \
+                 write the table anew (sgdisk), or give kernel= and initrd="
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn gpt(medium: &Arc<dyn Medium>) -> Vec<Part> {
@@ -220,21 +257,58 @@ mod tests {
         assert_eq!(parts(&file).unwrap().len(), 3);
     }
 
-    #[test]
-    fn a_gpt_comes_before_its_protective_record() {
-        let file = disk();
+    fn write_gpt(file: &Arc<File>) {
         let config = GptConfig::new().writable(true).logical_block_size(LogicalBlockSize::Lb512);
-        gpt::mbr::ProtectiveMBR::with_lb_size(0x1_ffff).overwrite_lba0(&mut &*file).unwrap();
-        let mut table = config.create_from_device(Arc::clone(&file), None).unwrap();
+        gpt::mbr::ProtectiveMBR::with_lb_size(0x1_ffff).overwrite_lba0(&mut &**file).unwrap();
+        let mut table = config.create_from_device(Arc::clone(file), None).unwrap();
         table.update_partitions(BTreeMap::new()).unwrap();
         table.add_partition("boot", 1 << 20, gpt::partition_types::EFI, 0, None).unwrap();
         table.add_partition("root", 8 << 20, gpt::partition_types::LINUX_FS, 0, None).unwrap();
         table.write().unwrap();
+    }
+
+    #[test]
+    fn a_gpt_comes_before_its_protective_record() {
+        let file = disk();
+        write_gpt(&file);
         let parts = parts(&file).unwrap();
         assert_eq!(
             parts.iter().map(|part| (part.number, part.len)).collect::<Vec<_>>(),
             [(Some(1), 1 << 20), (Some(2), 8 << 20)]
         );
         assert!(parts[0].start + parts[0].len <= parts[1].start);
+    }
+
+    #[test]
+    fn a_gpt_with_odd_or_countless_entries_is_refused() {
+        for (header, count, size) in
+            [(SECTOR, 128, 256), (DISK - SECTOR, 128, 256), (SECTOR, u32::MAX, 128), (SECTOR, 128, 0)]
+        {
+            let file = disk();
+            write_gpt(&file);
+            let mut bytes = [0; 92];
+            file.read_exact_at(&mut bytes, header).unwrap();
+            bytes[GPT_COUNT..][..4].copy_from_slice(&u32::to_le_bytes(count));
+            bytes[GPT_SIZE..][..4].copy_from_slice(&u32::to_le_bytes(size));
+            // The library looks at what has the right checksum only.
+            bytes[16..20].fill(0);
+            let sum = crc32fast::hash(&bytes);
+            bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+            file.write_all_at(&bytes, header).unwrap();
+            let error = parts(&file).unwrap_err().to_string();
+            assert!(error.contains(&format!("{count} entries of {size} bytes")), "{error}");
+        }
+    }
+
+    #[test]
+    fn partitions_beyond_the_end_are_kept() {
+        let file = disk();
+        let sectors = (DISK / SECTOR) as u32;
+        record(&file, 0, &[(0x83, 2048, 4096), (0x83, 8192, sectors)]);
+        assert_eq!(parts(&file).unwrap(), [part(1, 2048, 4096), part(2, 8192, u64::from(sectors))]);
+        // A record of nothing that is on the disk may be no table: a file system with a boot loader in its first sector.
+        record(&file, 0, &[(0x83, 8192, sectors)]);
+        let whole = Part { number: None, start: 0, len: DISK };
+        assert_eq!(parts(&file).unwrap(), [part(1, 8192, u64::from(sectors)), whole]);
     }
 }

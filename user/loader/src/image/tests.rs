@@ -39,11 +39,10 @@ fn a_whole_disk_file_system_is_found() {
     check(&debian(directory.path(), "16M"), "/dev/vda");
 }
 
-#[test]
-fn partitions_are_found() {
-    let directory = tempfile::tempdir().unwrap();
-    let fs = fs::read(debian(directory.path(), "16M")).unwrap();
-    let image = directory.path().join("parted.img");
+/// A disk with a small partition in front, and one of a Debian second.
+fn parted(directory: &Path) -> PathBuf {
+    let fs = fs::read(debian(directory, "16M")).unwrap();
+    let image = directory.join("parted.img");
     // A small partition in front, and the kernel's in the second entry of an MBR.
     let mut disk = vec![0; 512 * 4096];
     disk.extend_from_slice(&fs);
@@ -56,7 +55,25 @@ fn partitions_are_found() {
         disk[at + 12..at + 16].copy_from_slice(&len.to_le_bytes());
     }
     fs::write(&image, disk).unwrap();
-    check(&image, "/dev/vda2");
+    image
+}
+
+#[test]
+fn partitions_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    check(&parted(directory.path()), "/dev/vda2");
+}
+
+#[test]
+fn a_partition_that_was_cut_short_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = parted(directory.path());
+    fs::File::options().write(true).open(&image).unwrap().set_len(8 << 20).unwrap();
+    let error = Disk::open(&image).err().unwrap().to_string();
+    assert!(
+        error.contains("partition 2: it ends at byte 18874368, beyond the image's 8388608 bytes"),
+        "{error}"
+    );
 }
 
 #[test]
