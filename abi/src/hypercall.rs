@@ -9,10 +9,13 @@ pub const IRQS_OFF: u64 = 1 << 32;
 
 /// A physical interrupt arrived. `arg0`: the vector, 0x20..=0xff.
 pub const INTERRUPT: u64 = 0;
-/// An NMI arrived in the guest. The guest re-enters on its way out of the NMI.
+/// An NMI arrived in the guest. The guest re-enters on its way out of the NMI. `arg0`: [`ON_THE_WAY`] or 0.
 pub const NMI: u64 = 1;
-/// A machine check arrived in the guest.
+/// A machine check arrived in the guest. `arg0` as for [`NMI`].
 pub const MACHINE_CHECK: u64 = 2;
+/// `arg0` of [`NMI`] and [`MACHINE_CHECK`]: it came between the CPU's acceptance of an interrupt and the exit that tells of it, or elsewhere in the object's code that
+/// leaves or returns. The interrupt is in service on this CPU and keeps others out until the host's handler has run, so the vCPU has to go on here until its next exit.
+pub const ON_THE_WAY: u64 = 1;
 /// Reasons from here on are hypercalls: the guest asks for something. Those below are the CPU's.
 pub const FIRST_HYPERCALL: u64 = 16;
 /// Nothing to do: returns when an event is pending.

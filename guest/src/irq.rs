@@ -6,7 +6,7 @@
 use crate::hypercall::{index, vcpu_page, vm};
 use crate::{console, deferred, orders, power, smp, time, virtio, waits, wall_clock};
 use colinux_abi::page::{VcpuPage, VmPage, event};
-use colinux_abi::{hypercall, window};
+use colinux_abi::{PAGE_SIZE, hypercall, window};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
@@ -60,6 +60,9 @@ global_asm!(
     interrupt = const hypercall::INTERRUPT,
     idle = const hypercall::IDLE,
     nmi = const hypercall::NMI,
+    on_the_way = const hypercall::ON_THE_WAY,
+    passage_code = const signed(window::BASE + window::PASSAGE_CODE),
+    page = const PAGE_SIZE,
     machine_check = const hypercall::MACHINE_CHECK,
     irqs_off = const hypercall::IRQS_OFF,
     yield = const hypercall::YIELD,

@@ -191,6 +191,9 @@ leave_guest:
 # iretq, cannot be interrupted and resumed: it starts over (all it needs is still on our stack). That such an NMI hit our own code is
 # decided by stack *and* instruction pointer, as user mode may load any value into its stack pointer before a system call.
 #
+# What was interrupted in this file or in the passage is on its way out or back, with interrupts off, maybe with the vector of an interrupt that
+# the CPU has accepted and nobody else knows of: the host is told so, and lets nobody else have the CPU before the next exit.
+#
 # Stack: 10 registers (rbx lowest, rax highest), then rip, cs, rflags, rsp, ss.
 .macro FORWARD name, top, counter, reason
 .balign 16
@@ -223,7 +226,21 @@ leave_guest:
     lea rdi, [rbx + {vcpu_to_passage}]
     movabs rsi, \reason + {irqs_off}
     xor edx, edx
-    xor ecx, ecx
+    test byte ptr [rsp + 88], 3
+    jnz 8f
+    mov rax, qword ptr [rsp + 80]
+    mov rcx, rax
+    sub rcx, {passage_code}
+    cmp rcx, {page}
+    jb 7f
+    lea rcx, [rip + colinux_nmi]
+    cmp rax, rcx
+    jb 8f
+    lea rcx, [rip + colinux_entry_end]
+    cmp rax, rcx
+    jae 8f
+7:  mov edx, {on_the_way}
+8:  xor ecx, ecx
     call colinux_passage
 3:  cmp qword ptr [rbx + \counter], 0
     jne 2b
@@ -258,4 +275,6 @@ leave_guest:
 
 FORWARD forward_nmi, 4096, {nmi_count}, {nmi}
 FORWARD forward_machine_check, 3072, {machine_check_count}, {machine_check}
+.globl colinux_entry_end
+colinux_entry_end:
 .text

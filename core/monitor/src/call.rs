@@ -29,9 +29,15 @@ pub enum Physical {
     /// An external interrupt: its vector.
     Interrupt(u8),
     /// An NMI.
-    Nmi,
+    Nmi {
+        /// [`hypercall::ON_THE_WAY`].
+        on_the_way: bool,
+    },
     /// A machine check.
-    MachineCheck,
+    MachineCheck {
+        /// [`hypercall::ON_THE_WAY`].
+        on_the_way: bool,
+    },
 }
 
 impl Physical {
@@ -40,12 +46,13 @@ impl Physical {
     /// # Errors
     /// [`Fault`] for what no CPU does.
     pub fn decode(exit: &Exit) -> Result<Self, Fault> {
+        let on_the_way = exit.arg0 == hypercall::ON_THE_WAY;
         match reason(exit) {
             hypercall::INTERRUPT => external_vector(exit.arg0)
                 .map(Self::Interrupt)
                 .ok_or(Fault::Argument(hypercall::INTERRUPT, exit.arg0)),
-            hypercall::NMI => Ok(Self::Nmi),
-            hypercall::MACHINE_CHECK => Ok(Self::MachineCheck),
+            hypercall::NMI => Ok(Self::Nmi { on_the_way }),
+            hypercall::MACHINE_CHECK => Ok(Self::MachineCheck { on_the_way }),
             _ => Err(Fault::Reason(exit.reason)),
         }
     }

@@ -18,6 +18,9 @@ use colinux_cpu::{Arrivals, Exit};
 
 /// Most NMIs and machine checks that are passed on after one crossing. The CPU holds at most two; the count lies in a page that the guest can write.
 const MOST_FORWARDED: u16 = 2;
+/// Most exits in a row that are believed to have come from the object's way out: an NMI in it, a machine check in the handling of that, and some more. A guest that says
+/// so for ever is not kept.
+const MOST_ON_THE_WAY: u32 = 64;
 
 /// Why the inner loop ends.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +58,17 @@ pub fn run(vm: &Vm, index: usize, host: &impl Host, world: &mut impl World) -> R
     vm.enter(vcpu)?;
     // Not before: while a vCPU is in `RUN`, the window does not move.
     let result = vm.window().ok_or(HostError::Invalid).and_then(|window| {
-        let mut runner =
-            Runner { vm, vcpu, window, index, host, world, silent: vcpu.is_silent(), checked: 0 };
+        let mut runner = Runner {
+            vm,
+            vcpu,
+            window,
+            index,
+            host,
+            world,
+            silent: vcpu.is_silent(),
+            checked: 0,
+            on_the_way: 0,
+        };
         let result = runner.outer();
         vcpu.set_silent(runner.silent);
         result
@@ -76,6 +88,8 @@ struct Runner<'a, H, W> {
     silent: bool,
     /// When signals were looked for.
     checked: u64,
+    /// Exits in a row that interrupted the object on its way out.
+    on_the_way: u32,
 }
 
 const STOPPED: RunExit = run_exit(exit::STOPPED, 0);
@@ -206,16 +220,22 @@ impl<H: Host, W: World> Runner<'_, H, W> {
     /// THE re-entry check. Interrupts are off, and the vCPU counts as "in the guest" from before the check: what comes up later brings an interrupt.
     fn must_leave(&mut self) -> Option<Leave> {
         self.vcpu.enters();
-        if self.vm.ended() {
+        if self.vm.ended() && !self.goes_on() {
             return Some(Leave::Ended);
         }
-        if self.host.must_yield() {
+        if self.host.must_yield() && !self.goes_on() {
             return Some(Leave::Reschedule);
         }
         if self.world.host_in_vmx() {
             return Some(Leave::Vmx);
         }
         self.world.bad_paging().map(|paging| Leave::Fail(Fault::Paging(paging)))
+    }
+
+    /// The CPU may have accepted an interrupt of which only the object's next exit tells. It is in service here: until the host's handler has run on this CPU, those of lower
+    /// priority are kept out, its timer among them. If the thread were moved to another CPU now, they would be for ever.
+    fn goes_on(&self) -> bool {
+        (1..=MOST_ON_THE_WAY).contains(&self.on_the_way)
     }
 
     /// One round trip: interrupts are off before and after.
@@ -232,6 +252,7 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         self.vcpu.counters.crossings.add_alone(1);
         self.silent = exit.reason & IRQS_OFF != 0;
         let leave = if reason(&exit) >= FIRST_HYPERCALL {
+            self.on_the_way = 0;
             self.host.irqs_on();
             self.hypercall(exit)
         } else {
@@ -240,7 +261,7 @@ impl<H: Host, W: World> Runner<'_, H, W> {
             physical.unwrap_or_else(|fault| Some(Leave::Fail(fault)))
         };
         // After calls, too: what interrupts a guest that does nothing else may always come in the host.
-        let leave = leave.or_else(|| self.signals_due());
+        let leave = leave.or_else(|| if self.goes_on() { None } else { self.signals_due() });
         self.host.irqs_off();
         leave
     }
@@ -265,27 +286,34 @@ impl<H: Host, W: World> Runner<'_, H, W> {
     /// Lets the host's own handler see what took the CPU out of the guest. Interrupts are off.
     fn take_physical(&mut self, exit: &Exit) -> Result<Option<Leave>, Fault> {
         let counters = &self.vcpu.counters;
-        let mut leave = None;
-        let physical = Physical::decode(exit)?;
+        let before = core::mem::take(&mut self.on_the_way);
         // SAFETY: the guest's stub says that the CPU accepted it. (It could lie; it runs in ring 0 and could do anything else too.)
-        unsafe {
-            match physical {
+        let on_the_way = unsafe {
+            match Physical::decode(exit)? {
                 Physical::Interrupt(vector) => {
                     counters.interrupts.add_alone(1);
                     self.world.raise_vector(vector);
                     return Ok(None);
                 }
-                Physical::Nmi => {
+                Physical::Nmi { on_the_way } => {
                     counters.nmis.add_alone(1);
                     self.world.raise_nmi();
-                    if self.host.rescued() {
-                        counters.rescues.add_alone(1);
-                        // It may wait for somebody who needs this CPU.
-                        leave = Some(Leave::Yield);
-                    }
+                    on_the_way
                 }
-                Physical::MachineCheck => self.world.raise_machine_check(),
+                Physical::MachineCheck { on_the_way } => {
+                    self.world.raise_machine_check();
+                    on_the_way
+                }
             }
+        };
+        if on_the_way {
+            self.on_the_way = before.saturating_add(1);
+        }
+        let mut leave = None;
+        if self.host.rescued() {
+            counters.rescues.add_alone(1);
+            // It may wait for somebody who needs this CPU. What is on its way out is no such wait.
+            leave = (!self.goes_on()).then_some(Leave::Yield);
         }
         // The guest does not look for events on its way out of these.
         self.silent = true;

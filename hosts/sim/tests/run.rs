@@ -487,6 +487,43 @@ fn reset_makes_a_new_guest_possible() {
     assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 1));
 }
 
+/// NMIs that each come where the object is on its way out, while something wants the vCPU to leave.
+fn nmi_on_the_way(wanted: impl Fn() + 'static) -> Step {
+    Step::new(call::NMI, call::ON_THE_WAY, 0).meanwhile(wanted)
+}
+
+#[test]
+fn an_nmi_on_the_way_out_keeps_the_vcpu_until_the_interrupt_is_told() {
+    use Event::*;
+    let bench = Bench::new(1);
+    let (host, vm) = (bench.host.clone(), bench.vm.clone());
+    bench.host.signal_after.set(Some(1));
+    let scheduler = nmi_on_the_way(move || {
+        host.rescue.set(true);
+        host.wants_cpu.set(true);
+        host.ticks.set(1000);
+    });
+    let host = bench.host.clone();
+    let end = nmi_on_the_way(move || assert!(vm.end(&*host)));
+    let told = Step::new(call::INTERRUPT, 0x31, 0);
+    let (_, guest) = bench.run(0, [scheduler, end, told, off()]);
+    let told = [Pin, Cross, Nmi, Window, Cross, Nmi, Window, Cross, Vector(0x31), Window];
+    let events: Vec<_> = bench.host.events().into_iter().filter(|event| !matches!(event, Kick(_))).collect();
+    assert_eq!(events[..told.len()], told);
+    assert_eq!((guest.steps_left(), bench.vm.stats().rescues, bench.host.count(Yield)), (1, 1, 0));
+}
+
+#[test]
+fn a_guest_that_is_on_its_way_for_ever_is_not_kept() {
+    let bench = Bench::new(1);
+    let (host, vm) = (bench.host.clone(), bench.vm.clone());
+    let first = nmi_on_the_way(move || assert!(vm.end(&*host)));
+    let more = (0..100).map(|_| nmi_on_the_way(|| {}));
+    let (result, guest) = bench.run(0, [first].into_iter().chain(more).collect::<Vec<_>>());
+    assert_eq!(result.unwrap().reason, exit::STOPPED);
+    assert!((1..100).contains(&guest.steps_left()));
+}
+
 #[test]
 fn a_rescue_is_counted_as_such_and_lets_others_run() {
     let bench = Bench::new(1);

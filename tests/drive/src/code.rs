@@ -2,7 +2,7 @@
 
 use crate::op::code;
 use anyhow::Result;
-use colinux_abi::window;
+use colinux_abi::{PAGE_SIZE, window};
 use iced_x86::{IcedError, code_asm::*};
 
 /// First byte of the interpreter, from the start of the window.
@@ -155,12 +155,12 @@ fn hypercall(a: &mut CodeAssembler) -> Result<()> {
 
 const VOLATILE: [AsmRegister64; 9] = [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11];
 
-/// Leaves with the vector as INTERRUPT or NMI; an exception leaves with a reason that does not exist, which ends the guest.
+/// Leaves with the vector as INTERRUPT, or as NMI, with a word on whether that came on the way out of an interrupt; an exception leaves with a reason that does not exist, which ends the guest.
 ///
 /// An NMI may have hit the last instructions of the passage, so no register is the interpreter's: the vCPU is known by the IDT.
 pub fn common() -> Result<Vec<u8>> {
     let mut a = CodeAssembler::new(64)?;
-    let mut leave = a.create_label();
+    let (mut leave, mut nmi) = (a.create_label(), a.create_label());
     a.cld()?;
     for register in VOLATILE {
         a.push(register)?;
@@ -177,13 +177,16 @@ pub fn common() -> Result<Vec<u8>> {
     a.xor(ecx, ecx)?;
     a.mov(esi, 1)?;
     a.cmp(edx, 2)?;
-    a.je(leave)?;
+    a.je(nmi)?;
     a.xor(esi, esi)?;
     a.cmp(edx, 32)?;
     a.jae(leave)?;
     a.mov(rsi, EXCEPTION)?;
     a.add(rsi, rdx)?;
     a.mov(rdx, qword_ptr(rsp + 80))?;
+    a.jmp(leave)?;
+    a.set_label(&mut nmi)?;
+    on_the_way(&mut a)?;
     a.set_label(&mut leave)?;
     a.mov(rax, window::BASE + window::PASSAGE_CODE)?;
     a.call(rax)?;
@@ -193,6 +196,21 @@ pub fn common() -> Result<Vec<u8>> {
     a.add(rsp, 8)?;
     a.iretq()?;
     Ok(a.assemble(window::BASE + COMMON)?)
+}
+
+/// RDX: whether the instruction pointer of the frame was in the stubs, in what follows them, or in the passage. Spoils RAX and R8.
+fn on_the_way(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.xor(edx, edx)?;
+    for (start, end) in [(COMMON, IDT), (window::PASSAGE_CODE, window::PASSAGE_CODE + PAGE_SIZE)] {
+        a.mov(rax, window::BASE + start)?;
+        a.mov(r8, qword_ptr(rsp + 80))?;
+        a.sub(r8, rax)?;
+        a.cmp(r8, (end - start) as i32)?;
+        a.setb(al)?;
+        a.movzx(eax, al)?;
+        a.or(edx, eax)?;
+    }
+    Ok(())
 }
 
 /// The stub of `vector`.
