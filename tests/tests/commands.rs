@@ -10,8 +10,15 @@ const IMAGES: &str = r#"
 colinux image import system.tar.gz container.img --size 512M --kernel "$KERNEL"
 colinux image info container.img | grep 'guest: fits'
 colinux image check container.img
+colinux image info --json container.img > info.json
+grep '"image":"container.img"' info.json
+grep '"root":"/dev/vda"' info.json
+grep '"guest":{"fits":true,"hooks":' info.json
+grep '"initrd":[1-9]' info.json
+colinux image check --json container.img | grep '"clean":true'
 colinux image convert container.img disk.qcow2
 colinux kernel check disk.qcow2 | grep 'guest: fits'
+colinux image check --json disk.qcow2 | grep '"fault_count":0'
 colinux image convert disk.qcow2 disk.img
 cmp container.img disk.img
 
@@ -61,9 +68,15 @@ colinux config show --as words web.toml > again.conf
 colinux config show again.conf | cmp - web.toml
 grep '^memory' web.toml
 colinux config check missing.img && exit 1
+[ "$(colinux config check --json web.conf)" = '{"missing":[],"notes":[]}' ]
+colinux config check --json cobd0=gone.img cursor=9 > gone.json && exit 1
+grep '"missing":\[{"path":"gone.img","reason":".*"}\],"notes":\["`cursor=9`: ' gone.json
 
 colinux kernel check "$VMLINUZ"
+colinux kernel check --json "$VMLINUZ" | grep '"host":{"bytes":[0-9]*,"fits":true},"kernel":".*","release":"6.1'
 colinux doctor || [ $? -lt 100 ]
+(colinux doctor --json || [ $? -lt 100 ]) | grep '^\[{"check":"cpu","finding":"good","text":".*"},{"check":"hypervisor",'
+(colinux driver status --json || [ $? = 70 ]) | grep '^{"error":null,"interface":.*,"loaded":[a-z]*,"tsc_khz":.*}$'
 colinux completions bash | grep colinux
 colinux man pages
 test -s pages/colinux-image-import.1

@@ -92,7 +92,7 @@ fn values(command: Command) -> Result<(), crate::status::Failure> {
     match command {
         Command::Run(guest) | Command::Start(guest) => settings(&guest.words),
         Command::Config {
-            command: config::Command::Show { words, .. } | config::Command::Check { words },
+            command: config::Command::Show { words, .. } | config::Command::Check { words, .. },
         } => settings(&words),
         Command::Image { command: image::Command::Create(mut create) } => {
             create.ssh_key = None;

@@ -217,7 +217,11 @@ enum Command {
         command: driver::Command,
     },
     /// Say what is in the way of a guest on this machine, and the cure
-    Doctor,
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Write symbols of both worlds for gdb: running kernel, loaded driver, guest object
     Symbols {
         /// Where the files go; `gdb -x colinux.gdb` there reads them
@@ -305,7 +309,7 @@ fn main() -> ExitCode {
         Command::Metrics => metrics::metrics(),
         Command::Service { command } => service::run(command),
         Command::Driver { command } => driver::run(command),
-        Command::Doctor => Ok(doctor::run()),
+        Command::Doctor { json } => Ok(doctor::run(json)),
         Command::Symbols { folder, guest } => symbols::run(&folder, guest.as_deref()),
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { folder } => pages::man(&folder),
