@@ -74,6 +74,10 @@ grep '"missing":\[{"path":"gone.img","reason":".*"}\],"notes":\["`cursor=9`: ' g
 
 colinux kernel check "$VMLINUZ"
 colinux kernel check --json "$VMLINUZ" | grep '"host":{"bytes":[0-9]*,"fits":true},"kernel":".*","release":"6.1'
+colinux kernel check "$PACKAGE" | grep 'guest: fits'
+echo '!<arch>' > empty.deb
+colinux kernel check empty.deb && exit 1 || [ $? = 72 ]
+colinux config show container.img kernel="$PACKAGE" | grep '^kernel = ".*deb"$'
 colinux doctor || [ $? -lt 100 ]
 (colinux doctor --json || [ $? -lt 100 ]) | grep '^\[{"check":"cpu","finding":"good","text":".*"},{"check":"hypervisor",'
 (colinux driver status --json || [ $? = 70 ]) | grep '^{"error":null,"interface":.*,"loaded":[a-z]*,"tsc_khz":.*}$'
@@ -108,8 +112,9 @@ fn commands_for_images_do_what_the_guide_says() -> Result<()> {
 fn commands_for_words_and_kernels_do_what_the_guides_say() -> Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("container.img"), [0; 512])?;
-    let kernel = colinux_lab::kernel::Kernel::get(&"6.1".parse()?)?;
-    let said = shell(folder.path(), WORDS, &[("VMLINUZ", &kernel.vmlinuz)])?;
+    let spec = "6.1".parse()?;
+    let (kernel, package) = (colinux_lab::kernel::Kernel::get(&spec)?, kernel_package(&spec)?);
+    let said = shell(folder.path(), WORDS, &[("VMLINUZ", &kernel.vmlinuz), ("PACKAGE", &package)])?;
     ensure!(said.contains("guest: fits") && said.contains("host:  fits"), "{said}");
     Ok(())
 }

@@ -35,7 +35,7 @@ const NO_WAIT: i32 = 0o4000;
 pub enum Command {
     /// Make the driver for the running kernel and load it
     Load {
-        /// Image of the running kernel
+        /// Image of the running kernel, or its package (.deb)
         #[arg(long)]
         kernel: Option<PathBuf>,
         /// Write the module to this file instead of loading it

@@ -7,12 +7,12 @@ use crate::image::kernel_source;
 use crate::status::{Failure, Status};
 pub use check::of_disk;
 use clap::Subcommand;
-use colinux_image::{KernelSource, Source};
+use colinux_image::{ImageError as MakeError, KernelSource, Source, read_kernel};
 use colinux_loader::{ImageError, KeptKernels};
 use colinux_objects::AGENT;
 use kbind_resolve::{KernelImage, LinkError};
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,9 @@ pub enum KernelError {
         /// What the system said.
         source: io::Error,
     },
+    /// It cannot be taken out of its package.
+    #[error(transparent)]
+    Package(MakeError),
     /// It cannot be used at all.
     #[error("{}: {source}", path.display())]
     Image {
@@ -67,7 +70,7 @@ pub enum KernelError {
 pub enum Command {
     /// Check whether a kernel can be a guest, and whether it can be a host
     Check {
-        /// A vmlinuz or vmlinux file, or a disk image of any kind
+        /// A vmlinuz or vmlinux file, a package file (.deb) with one, or a disk image of any kind
         file: PathBuf,
         /// As JSON
         #[arg(long)]
@@ -140,8 +143,11 @@ fn list(image: &Path, json: bool) -> Result<Status, Failure> {
     }
 }
 
-/// Reads a kernel, which may be among those that are `kept`.
+/// Reads a kernel, also out of a package; it may be among those that are `kept`.
 pub fn read(path: &Path, kept: &KeptKernels) -> Result<KernelImage, KernelError> {
-    let bytes = fs::read(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+    let bytes = read_kernel(path).map_err(|error| match error {
+        MakeError::Read { path, source } => KernelError::Read { path, source },
+        error => KernelError::Package(error),
+    })?;
     kept.parse(bytes).map_err(|source| KernelError::Image { path: path.to_owned(), source })
 }

@@ -226,7 +226,7 @@ enum Command {
     Symbols {
         /// Where the files go; `gdb -x colinux.gdb` there reads them
         folder: PathBuf,
-        /// The kernel of a guest, for its symbols
+        /// The kernel of a guest, for its symbols: a vmlinuz, or a .deb that has one
         #[arg(long, value_name = "VMLINUZ")]
         guest: Option<PathBuf>,
     },

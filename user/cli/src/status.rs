@@ -277,7 +277,10 @@ impl Status {
     fn of_load(error: &LoadError) -> Self {
         match error {
             LoadError::Image(_) | LoadError::Initrd(_) => Self::Image,
-            LoadError::Kernel { .. } | LoadError::NoFiveLevel | LoadError::BadKernel(_) => Self::Kernel,
+            LoadError::Kernel { .. }
+            | LoadError::Package(_)
+            | LoadError::NoFiveLevel
+            | LoadError::BadKernel(_) => Self::Kernel,
             LoadError::MemoryTooSmall { .. } | LoadError::Grown(_) | LoadError::Lent => Self::Memory,
             LoadError::Machine(MachineError::NoMemory(_)) => Self::Memory,
             LoadError::CommandLine { .. } => Self::Usage,

@@ -61,7 +61,8 @@ Settings (also in a CONFIG file, where `#` begins a comment, or with names in a 
                      folder N of the host: `mount -t virtiofs cofsN PATH` in the guest; with `mount` at /mnt/host by itself
   x11=DISPLAY        the guest's programs show their windows on this display of the user; `auto`: that of DISPLAY; as --x11
   sound=SOCKET       they are heard, and hear, through this PulseAudio or PipeWire; `auto`: the user's own; as --sound
-  kernel=FILE        kernel to boot instead of the image's own
+  kernel=FILE        kernel to boot instead of the image's own: a vmlinuz, or a .deb that has one; it needs an initrd= of its own, and
+                     the image its modules (/lib/modules), unless they are built in: `colinux kernel add` brings all three
   initrd=FILE        initrd to boot instead of the image's own
   root=DEVICE        root device (default: found in the image)
   append=WORDS       words for the kernel's command line, as behind `--`
