@@ -106,6 +106,10 @@ fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
         let out = lab.run(&format!("cd /root && colinux run {IMAGE} cobd1={disk}"))?;
         ensure!(out.status == BUSY && out.stderr.contains("in use"), "{disk}: {out:?}");
     }
+    for words in ["part", "--write part", "cobd0=part,overlay=over"] {
+        let out = lab.run(&format!("cd /root && colinux run {words}"))?;
+        ensure!(out.status == BUSY && out.stderr.contains("or mounted"), "{words}: {out:?}");
+    }
     lab.ok("umount /mnt")?;
     // The guest's own disk: a qcow2 on a block device that stays as it is.
     lab.ok(&format!("dumpe2fs -h {IMAGE} >/root/before"))?;

@@ -48,6 +48,9 @@ struct Arguments {
 /// What a guest is made of.
 #[derive(Args)]
 struct Guest {
+    /// What the guest writes to IMAGE is kept, also if that is a disk or partition of the host
+    #[arg(long)]
+    write: bool,
     /// The guest's programs show their windows on this display
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "DISPLAY")]
     x11: Option<String>,
@@ -66,6 +69,7 @@ impl Guest {
     /// Its words, with options as the settings that they are short for; and those of its kernel.
     fn words(self) -> (Vec<String>, Vec<String>) {
         let mut words = self.words;
+        words.extend(self.write.then(|| "write=on".to_owned()));
         words.extend(self.x11.map(|display| format!("x11={display}")));
         words.extend(self.sound.map(|socket| format!("sound={socket}")));
         (words, self.append)

@@ -14,7 +14,7 @@ mod serial;
 mod show;
 
 use colinux_abi::MAX_VCPUS;
-use colinux_vmm::{Endpoint, ImageOptions, Sockets};
+use colinux_vmm::{Endpoint, ImageOptions, Overlay, Sockets};
 pub use desktop::{AUTO, Desktop};
 pub use error::ConfigError;
 use error::{read_error, unknown};
@@ -29,6 +29,7 @@ use std::{
     fs,
     io::Read,
     ops::RangeInclusive,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -42,6 +43,7 @@ Settings (also in a CONFIG file, where `#` begins a comment, or with names in a 
                      (,ro) a .vmdk, .vhd, .vhdx or .vdi
   cobdN=FILE,overlay=FILE2   the guest writes to FILE2, a qcow2 that is made at need
   cobdN=FILE,snapshot        what the guest writes ends with it
+  write=on           the guest writes to IMAGE also if that is a disk or partition of the host, which is a snapshot otherwise; as --write
   ttysN=WHAT         serial port N, a terminal in the guest (hvc1, hvc2, ...): `console` for `colinux attach`,
                      `pty`, `file:PATH`, `socket:PATH`, or a terminal of the host such as /dev/ttyS0
   ethN=slirp[,MAC][,FORWARD/...]
@@ -89,6 +91,7 @@ const MAX_FOLDERS: u32 = 8;
 /// Microseconds that an idle vCPU waits awake at most: the driver takes no more.
 const MOST_HALT_POLL: u32 = 1000;
 const HALT_POLL: &str = "microseconds, 1000 at most, `off` or `auto` is needed";
+const NOT_WRITTEN: &str = "the first disk is `ro`, or has an overlay or a snapshot, so the guest does not write to it; leave that away, or --write";
 /// Longest name taken from a file; a number may follow.
 const MAX_NAME: usize = 60;
 /// Words of the kernel's command line that have no `=`, as the original took them among its own.
@@ -134,6 +137,10 @@ pub struct Config {
     pub programs: BTreeMap<u32, Program>,
     /// What the user should know about words.
     pub notes: Vec<String>,
+    /// What the guest writes to IMAGE is kept, whatever that is.
+    write: bool,
+    /// IMAGE is a device of the host.
+    is_device: bool,
     aliases: Vec<old::Alias>,
     /// Files that are being read.
     depth: u32,
@@ -159,6 +166,8 @@ impl Default for Config {
             log: None,
             programs: BTreeMap::new(),
             notes: Vec::new(),
+            write: false,
+            is_device: false,
             aliases: Vec::new(),
             depth: 0,
         }
@@ -178,6 +187,7 @@ impl Config {
             config.add_word(word, base)?;
         }
         config.finish()?;
+        config.settle_writes()?;
         if config.disks.is_empty() && config.kernel.is_none() { Err(ConfigError::NoDisk) } else { Ok(config) }
     }
 
@@ -199,15 +209,39 @@ impl Config {
     fn add_image(&mut self, path: &Path) -> Result<(), ConfigError> {
         let path = &images::find(path);
         self.fallback_name = name_of(path);
-        if is_text(path)? {
+        let is_device = is_device(path);
+        if !is_device && is_text(path)? {
             return self.add_file(path);
         }
-        if self.disks.insert(0, ImageOptions::new(path.to_owned())).is_some() {
+        self.add_first(path, is_device)
+    }
+
+    fn add_first(&mut self, path: &Path, is_device: bool) -> Result<(), ConfigError> {
+        let overlay = if is_device { Overlay::ThrowAway } else { Overlay::None };
+        let image = ImageOptions { overlay, ..ImageOptions::new(path.to_owned()) };
+        self.is_device = is_device;
+        if self.disks.insert(0, image).is_some() {
             let word = path.display().to_string();
             return Err(ConfigError::BadValue {
                 word,
                 reason: "there is a first disk already; use cobd1=FILE",
             });
+        }
+        Ok(())
+    }
+
+    /// When all words are there: whether the guest may write to its first disk.
+    fn settle_writes(&mut self) -> Result<(), ConfigError> {
+        let Some(image) = self.disks.get_mut(&0) else { return Ok(()) };
+        if !self.write {
+            let word = image.path.display().to_string();
+            if self.is_device {
+                self.note(&word, "what the guest writes ends with it; --write keeps it");
+            }
+        } else if self.is_device {
+            image.overlay = Overlay::None;
+        } else if image.read_only || image.overlay != Overlay::None {
+            return Err(ConfigError::BadValue { word: "--write".to_owned(), reason: NOT_WRITTEN });
         }
         Ok(())
     }
@@ -246,6 +280,13 @@ impl Config {
                 let cid = cid.ok_or_else(|| bad("a number from 3 to 4294967294 is needed, or `off`"))?;
                 self.vsock = Sockets::Address(cid);
             }
+            "write" => {
+                self.write = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(bad("`on` or `off` is needed")),
+                }
+            }
             "x11" => self.desktop.set_display(value),
             "sound" => self.desktop.set_sound(value, base),
             "kernel" => self.kernel = Some(base.join(value)),
@@ -256,6 +297,7 @@ impl Config {
             "append" => self.append.extend(value.split_whitespace().map(str::to_owned)),
             _ => match numbered(key) {
                 Some(("cobd", number)) if number < MAX_DISKS => {
+                    self.is_device &= number != 0;
                     drop(self.disks.insert(number, disk::parse(value, base).map_err(bad)?))
                 }
                 Some(("cobd", _)) => return Err(bad("the highest disk is cobd23")),
@@ -337,6 +379,11 @@ fn parse_size(text: &str) -> Option<u64> {
     };
     let size = digits.parse::<u64>().ok()?.checked_mul(unit)?;
     (size > 0 && size <= LARGEST_MEMORY).then_some(size)
+}
+
+/// Whether it is a disk, partition or volume of the host.
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.file_type().is_block_device())
 }
 
 /// Tells a configuration from a disk image by its first bytes: a disk has some that no text has.

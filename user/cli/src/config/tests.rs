@@ -99,6 +99,28 @@ fn files_and_images_are_told_apart() {
 }
 
 #[test]
+fn a_device_of_the_host_stays_as_it_is_unless_the_user_says_otherwise() {
+    let device = |words: &[&str]| {
+        let mut config = Config::default();
+        config.add_first(Path::new("/dev/sdb2"), true)?;
+        words.iter().try_for_each(|word| config.add_word(word, Path::new("")))?;
+        config.settle_writes().map(|()| (config.disks[&0].overlay.clone(), config.notes.len()))
+    };
+    assert_eq!(device(&[]).unwrap(), (Overlay::ThrowAway, 1));
+    assert_eq!(device(&["cobd1=/dev/sdc", "write=off"]).unwrap(), (Overlay::ThrowAway, 1));
+    assert_eq!(device(&["write=on"]).unwrap(), (Overlay::None, 0));
+    assert_eq!(device(&["cobd0=/dev/sdc"]).unwrap(), (Overlay::None, 0));
+    // For a file it says what is so anyway, or what cannot be.
+    assert_eq!(words(&["cobd0=/a", "write=on"]).unwrap().disks[&0].overlay, Overlay::None);
+    assert!(words(&["kernel=/k", "write=on"]).is_ok());
+    for first in ["cobd0=/a,ro", "cobd0=/a,snapshot", "cobd0=/a,overlay=b"] {
+        let error = words(&[first, "write=on"]).unwrap_err().to_string();
+        assert!(error.contains("--write") && error.contains("leave that away"), "{error}");
+    }
+    assert!(matches!(words(&["cobd0=/a", "write=yes"]), Err(ConfigError::BadValue { .. })));
+}
+
+#[test]
 fn a_name_comes_from_the_file() {
     for (path, name) in [
         ("/a/debian.img", "debian"),

@@ -8,7 +8,7 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum StorageError {
     /// Somebody else uses it.
-    #[error("{} is in use by another program; stop it (`fuser {}` names it); an image file may be shared if all use it read-only (`,ro`)", .0.display(), .0.display())]
+    #[error("{} is in use by another program, or mounted; stop that program (`fuser {}` names it), or `umount` it; an image file may be shared if all use it read-only (`,ro`)", .0.display(), .0.display())]
     Busy(PathBuf),
     /// It may not be written.
     #[error("{} cannot be written; change its permissions, or use it read-only (`cobd0=FILE,ro`)", .0.display())]

@@ -3,7 +3,11 @@
 //! The format is what the user says or the name's extension, never what the first bytes look like: a guest writes them, and could turn its raw disk into
 //! one whose base is a file of the host. For the same reason an image names other files only in its own folder or below.
 
-use super::{RawImage, Storage, StorageError, blocks, format::FormatImage, raw::open_locked};
+use super::{
+    RawImage, Storage, StorageError, blocks,
+    format::FormatImage,
+    raw::{check_free, open_locked},
+};
 use imago::{
     DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder, StorageOpenOptions,
     file::File, format::gate::ImplicitOpenGate, qcow2::Qcow2, raw::Raw, vmdk::Vmdk,
@@ -135,7 +139,9 @@ impl ImageOptions {
         Ok(Some(Arc::new(blocks::Blocks::new(image, reader).map_err(layer.damaged())?)))
     }
 
+    /// Opens the image below an overlay. It is only read, but one that the host writes to meanwhile would not be what the overlay was made for.
     fn base(&self) -> Result<FormatAccess<File>, StorageError> {
+        check_free(&self.path)?;
         Layer::new(&self.path, self.format).open(true)
     }
 
