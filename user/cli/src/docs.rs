@@ -199,7 +199,7 @@ fn kinds(word: &str) -> Vec<String> {
         _ => vec![format!("{key}=")],
     };
     if ["cobd", "cofs", "eth"].contains(&key) {
-        let known = ["ro", "snapshot", "overlay", "format", "mount", "tag", "tcp", "udp"];
+        let known = ["ro", "snapshot", "overlay", "format", "partition", "mount", "tag", "tcp", "udp"];
         let heads = fields.filter_map(|field| field.split([':', '=']).next());
         found.extend(heads.filter(|head| known.contains(head)).map(|head| format!("{key},{head}")));
     }

@@ -186,12 +186,9 @@ impl Status {
             Failure::Make(MakeError::HasKernel { .. }) => Self::Busy,
             Failure::Make(MakeError::Storage(error)) => Self::of_storage(error),
             Failure::Make(MakeError::Disk(error)) => Self::of_disk(error),
-            Failure::Make(
-                MakeError::NoPartition { .. }
-                | MakeError::NotRaw(_)
-                | MakeError::NotFile(_)
-                | MakeError::NotClean { .. },
-            ) => Self::Image,
+            Failure::Make(MakeError::NotRaw(_) | MakeError::NotFile(_) | MakeError::NotClean { .. }) => {
+                Self::Image
+            }
             Failure::Make(_) => Self::Failure,
             Failure::Disk(error) => Self::of_disk(error),
             Failure::Agent(AgentError::NoSockets(_) | AgentError::NoAnswer { .. }) => Self::NoAgent,

@@ -21,6 +21,16 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
+    /// A partition that is not there.
+    #[error("{} has no partition {number}; it has: {has}", path.display())]
+    NoPartition {
+        /// The image.
+        path: PathBuf,
+        /// The number.
+        number: u32,
+        /// The partitions that it has.
+        has: String,
+    },
     /// Its contents are not what they should be.
     #[error("cannot use {} as a {format} image: {reason}", path.display())]
     Format {

@@ -6,6 +6,7 @@
 use super::{
     RawImage, Storage, StorageError, blocks,
     format::FormatImage,
+    partition::{Partition, find_partition},
     raw::{check_free, open_locked},
 };
 use imago::{
@@ -93,13 +94,15 @@ pub struct ImageOptions {
     pub read_only: bool,
     /// Where writes go.
     pub overlay: Overlay,
+    /// Only the partition of this number.
+    pub partition: Option<u32>,
 }
 
 impl ImageOptions {
     /// An image by its name, to be written.
     pub fn new(path: PathBuf) -> Self {
         let format = Format::of_name(&path);
-        Self { path, format, read_only: false, overlay: Overlay::None }
+        Self { path, format, read_only: false, overlay: Overlay::None, partition: None }
     }
 
     /// Opens and locks all files of the image.
@@ -107,6 +110,13 @@ impl ImageOptions {
     /// # Errors
     /// One is missing, busy, may not be written, or is not what it should be.
     pub fn open(&self) -> Result<Arc<dyn Storage>, StorageError> {
+        let disk = self.open_whole()?;
+        let Some(number) = self.partition else { return Ok(disk) };
+        let part = find_partition(&self.path, &disk, number)?;
+        Ok(Arc::new(Partition::new(disk, &part)))
+    }
+
+    fn open_whole(&self) -> Result<Arc<dyn Storage>, StorageError> {
         if !matches!(self.format, Format::Raw | Format::Qcow2)
             && let Some(image) = self.in_blocks()?
         {
