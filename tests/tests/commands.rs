@@ -67,6 +67,10 @@ colinux config show web.conf > web.toml
 colinux config show --as words web.toml > again.conf
 colinux config show again.conf | cmp - web.toml
 grep '^memory' web.toml
+colinux config show --as words container.img cobd1=disk.vhd,ro,partition=2 | grep '^cobd1=disk.vhd,ro,partition=2$'
+colinux config show container.img write=on | grep snapshot && exit 1
+colinux config show cobd0=container.img,ro write=on 2> refused.txt && exit 1 || [ $? = 2 ]
+grep 'leave that away, or --write' refused.txt
 colinux config check missing.img && exit 1
 [ "$(colinux config check --json web.conf)" = '{"missing":[],"notes":[]}' ]
 colinux config check --json cobd0=gone.img cursor=9 > gone.json && exit 1

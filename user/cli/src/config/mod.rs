@@ -41,6 +41,7 @@ Settings (also in a CONFIG file, where `#` begins a comment, or with names in a 
   cobdN=FILE[,ro]    disk N; IMAGE is cobd0. FILE: a raw image, a block device, or
                      by its extension a .qcow2 (else ,format=qcow2), or to be read
                      (,ro) a .vmdk, .vhd, .vhdx or .vdi
+  cobdN=FILE,partition=N     the disk is partition N of what FILE is, of any format; its size stays
   cobdN=FILE,overlay=FILE2   the guest writes to FILE2, a qcow2 that is made at need
   cobdN=FILE,snapshot        what the guest writes ends with it
   write=on           the guest writes to IMAGE also if that is a disk or partition of the host, which is a snapshot otherwise; as --write
@@ -73,6 +74,7 @@ Settings (also in a CONFIG file, where `#` begins a comment, or with names in a 
   execN=PROGRAM[,ARGUMENTS]
                      a program of the host that is started with the guest and ends with it
   @FILE              read settings from FILE; later settings override
+N is any number; of disks, network devices and folders a guest can have some 30 in all.
 IMAGE and CONFIG are files, also without their `.img`, here or in ~/.local/share/colinux.
 The words of the original coLinux are understood (docs/config.md). What is no setting goes to the guest's kernel.
 
@@ -83,11 +85,6 @@ const DEFAULT_MEMORY: u64 = 512 * MIB;
 const LARGEST_MEMORY: u64 = 1 << 42;
 /// Addresses that a guest can have for sockets (virtio 1.2, 5.10.4): 0 to 2 and the highest are taken.
 const GUEST_CIDS: RangeInclusive<u32> = 3..=u32::MAX - 1;
-/// Disks and network devices that leave room for others among the VM's.
-const MAX_DISKS: u32 = 24;
-const MAX_NETS: u32 = 4;
-/// Folders that leave room for other devices.
-const MAX_FOLDERS: u32 = 8;
 /// Microseconds that an idle vCPU waits awake at most: the driver takes no more.
 const MOST_HALT_POLL: u32 = 1000;
 const HALT_POLL: &str = "microseconds, 1000 at most, `off` or `auto` is needed";
@@ -296,22 +293,19 @@ impl Config {
             "root" => self.append.push(word.to_owned()),
             "append" => self.append.extend(value.split_whitespace().map(str::to_owned)),
             _ => match numbered(key) {
-                Some(("cobd", number)) if number < MAX_DISKS => {
+                Some(("cobd", number)) => {
                     self.is_device &= number != 0;
                     drop(self.disks.insert(number, disk::parse(value, base).map_err(bad)?))
                 }
-                Some(("cobd", _)) => return Err(bad("the highest disk is cobd23")),
-                Some(("eth", number)) if number < MAX_NETS => {
+                Some(("eth", number)) => {
                     let (net, note) = Net::parse(value).map_err(bad)?;
                     self.nets.insert(number, net);
                     note.into_iter().for_each(|note| self.note(word, note));
                 }
-                Some(("eth", _)) => return Err(bad("the highest network device is eth3")),
-                Some(("cofs", number)) if number < MAX_FOLDERS => {
+                Some(("cofs", number)) => {
                     let folder = Folder::parse(number, value, base).map_err(bad)?;
                     drop(self.folders.insert(number, folder));
                 }
-                Some(("cofs", _)) => return Err(bad("the highest folder is cofs7")),
                 Some(("ttys", number)) => {
                     // A mode, as the original took one.
                     let (value, mode) = value.split_once(',').unwrap_or((value, ""));
