@@ -197,7 +197,10 @@ fn info(path: &Path, json: bool) -> Result<Status, Failure> {
     let root = disk.root_device("/dev/vda");
     if json {
         let kernel = kernel::of_disk(path, &disk)?;
-        println!("{}", json!({ "image": path, "root": root, "initrd": initrd, "kernel": kernel.json() }));
+        println!(
+            "{}",
+            json!({ "image": path.to_string_lossy(), "root": root, "initrd": initrd, "kernel": kernel.json() })
+        );
         return Ok(kernel.status());
     }
     println!("{}: root {root}", path.display());

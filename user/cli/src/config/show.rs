@@ -5,7 +5,7 @@ use crate::status::{Failure, Status};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
-use std::{fs, path::Path};
+use std::{borrow::Cow, fs};
 
 /// What can be done with a configuration.
 #[derive(Subcommand)]
@@ -56,7 +56,7 @@ pub fn run(command: Command) -> Result<Status, Failure> {
 /// A file that is named and not there, or not to be read.
 #[derive(Serialize)]
 struct Missing<'a> {
-    path: &'a Path,
+    path: Cow<'a, str>,
     reason: String,
 }
 
@@ -65,13 +65,15 @@ fn check(config: &Config, json: bool) -> Status {
     let folders = config.folders.values().map(|folder| &folder.path);
     let missing: Vec<_> = files
         .chain(folders)
-        .filter_map(|path| Some(Missing { path, reason: fs::metadata(path).err()?.to_string() }))
+        .filter_map(|path| {
+            Some(Missing { path: path.to_string_lossy(), reason: fs::metadata(path).err()?.to_string() })
+        })
         .collect();
     if json {
         println!("{}", json!({ "notes": config.notes, "missing": missing }));
     } else {
         config.notes.iter().for_each(|note| println!("{note}"));
-        missing.iter().for_each(|Missing { path, reason }| println!("{}: {reason}", path.display()));
+        missing.iter().for_each(|Missing { path, reason }| println!("{path}: {reason}"));
         missing.is_empty().then(|| println!("the configuration is right"));
     }
     if missing.is_empty() { Status::Ok } else { Status::Image }

@@ -5,7 +5,7 @@ use colinux_image::{Grown, References, Source, commit as commit_overlay};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 /// Copies an image into another format, or one partition out of it.
 pub fn convert(from: &Path, to: &Path, partition: Option<u32>) -> Result<Status, Failure> {
@@ -20,7 +20,7 @@ pub fn convert(from: &Path, to: &Path, partition: Option<u32>) -> Result<Status,
 /// What is found in an image.
 #[derive(Serialize)]
 struct Found<'a> {
-    image: &'a Path,
+    image: Cow<'a, str>,
     /// How many faults its own tables have; the first are in `faults`.
     #[serde(rename = "fault_count")]
     count: u64,
@@ -37,7 +37,8 @@ struct Found<'a> {
 pub fn check(path: &Path, json: bool) -> Result<Status, Failure> {
     let source = Source::open(path)?;
     let References { faults, count, leaks } = source.references()?.unwrap_or_default();
-    let mut found = Found { image: path, count, faults, leaks, clean: None, words: String::new() };
+    let image = path.to_string_lossy();
+    let mut found = Found { image, count, faults, leaks, clean: None, words: String::new() };
     if count == 0 {
         let (is_good, words) = source.check()?;
         (found.clean, found.words) = (Some(is_good), words);
@@ -53,7 +54,6 @@ pub fn check(path: &Path, json: bool) -> Result<Status, Failure> {
 impl Found<'_> {
     fn print(&self) {
         let Self { image, count, faults, leaks, clean, words } = self;
-        let image = image.display();
         if *count > 0 {
             faults.iter().for_each(|fault| println!("{fault}"));
             println!(
