@@ -1,6 +1,6 @@
 //! A guest beside the lab's host.
 
-use crate::KERNEL;
+use crate::{IMAGE, KERNEL};
 use anyhow::{Context, Result, ensure};
 use colinux_lab::{EMULATED, Lab, Output, Process, log, small};
 use std::time::Duration;
@@ -26,10 +26,12 @@ pub struct Guest<'lab> {
 }
 
 impl<'lab> Guest<'lab> {
-    /// Starts `colinux run` with `arguments`: an image and `key=value` words.
+    /// Starts `colinux run` with `arguments`: an image, to which the guest writes, and `key=value` words.
     pub fn start(lab: &'lab Lab, arguments: &str) -> Result<Self> {
         let separator = if arguments.contains(" -- ") { "" } else { " --" };
-        Self::shown_by(lab, &format!("exec colinux run {arguments}{separator} {EMULATED}"))
+        // A disk of the host would stay as it is.
+        let write = if arguments.starts_with(IMAGE) { "--write " } else { "" };
+        Self::shown_by(lab, &format!("exec colinux run {write}{arguments}{separator} {EMULATED}"))
     }
 
     /// A guest whose console `command` shows.

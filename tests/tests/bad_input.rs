@@ -40,7 +40,11 @@ const WORDS: &[Case<'_>] = &[
     ("colinux run $IMAGE cobd=/tmp/x", USAGE, &["did you mean `cobd0=`?"]),
     ("colinux run $IMAGE mem=lots", USAGE, &["`mem=lots`", "a size such as 512M"]),
     ("colinux run $IMAGE cpus=0", USAGE, &["`cpus=0`", "from 1 to 64"]),
-    ("colinux run $IMAGE cobd99=/tmp/x", USAGE, &["the highest disk is cobd23"]),
+    (
+        "colinux run $IMAGE $(seq -f cobd%g=/tmp/empty 31 70)",
+        USAGE,
+        &["at most 32 devices", "would have 43", "leave 11 of the disks"],
+    ),
     ("colinux run $IMAGE $IMAGE", USAGE, &["there is a first disk already", "cobd1="]),
     ("colinux run $IMAGE kernel=", USAGE, &["`kernel=`", "a value is needed"]),
     ("colinux run mem=512M", USAGE, &["no disk image", "cobd0=FILE"]),
@@ -68,6 +72,7 @@ const KERNELS: &[Case<'_>] = &[
     ("colinux run $IMAGE kernel=$KERNELS/btf", KERNEL, &["no BTF", "CONFIG_DEBUG_INFO_BTF"]),
     ("colinux run $IMAGE kernel=$KERNELS/xxl", KERNEL, &["cannot be a guest", "CONFIG_PARAVIRT_XXL"]),
     ("colinux run $IMAGE kernel=/tmp/empty", KERNEL, &["empty"]),
+    ("colinux run $IMAGE kernel=/tmp/none.deb", KERNEL, &["/tmp/none.deb", "no data.tar in it"]),
     ("colinux kernel check $KERNELS/kallsyms", KERNEL, &["no kallsyms", "CONFIG_KALLSYMS_ALL"]),
     ("colinux kernel check $KERNELS/bad-btf", KERNEL, &["BTF", "damaged"]),
     ("colinux kernel check $KERNELS/xxl", KERNEL, &["guest: does not fit", "CONFIG_PARAVIRT_XXL"]),
@@ -107,6 +112,7 @@ const WHILE_A_GUEST_RUNS: &[Case<'_>] = &[
 const FILES: &str = "set -e
 cd /tmp
 : > empty
+echo '!<arch>' > none.deb
 head -c 1000 /dev/zero > short.img
 head -c 16M $IMAGE > cut.img
 truncate -s 1M ro.img secret.img

@@ -1,7 +1,8 @@
 //! The host lives beside its guest: a guest is an ordinary thread, and the host's clock, timers, disk and programs go on.
 
+use colinux_lab::image::kernel_package;
 use colinux_tests::{Guest, Lab, Result, ensure, host_goes_on, small_host};
-use std::time::Instant;
+use std::{fs, time::Instant};
 
 /// Seconds of the host's for which CPU time is counted.
 const WINDOW: u32 = 5;
@@ -103,7 +104,9 @@ fn clocks_agree(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
 
 #[test]
 fn a_guest_is_an_ordinary_thread_and_the_host_goes_on_beside_it() -> Result<()> {
-    let lab = small_host("6.12", "6.1")?.smp(2).boot()?;
+    let folder = tempfile::tempdir()?;
+    fs::copy(kernel_package(&"6.1".parse()?)?, folder.path().join("kernel.deb"))?;
+    let lab = small_host("6.12", "6.1")?.smp(2).share(folder.path()).boot()?;
     lab.ok("colinux driver load")?;
     // Otherwise programs that begin on different terminals have the same share, whatever their priorities.
     lab.ok("echo 0 > /proc/sys/kernel/sched_autogroup_enabled")?;
@@ -117,8 +120,8 @@ fn a_guest_is_an_ordinary_thread_and_the_host_goes_on_beside_it() -> Result<()> 
     idles(&lab, &pid)?;
     guest.send_line("poweroff -f")?;
     assert_eq!(guest.wait()?, 0);
-    // Two vCPUs that spin on the host's two CPUs, then four.
-    let mut guest = Guest::boot_small(&lab, "cpus=2", "")?;
+    // Two vCPUs that spin on the host's two CPUs, then four. The kernel comes out of its package.
+    let mut guest = Guest::boot_small(&lab, "cpus=2 kernel=/mnt/share/kernel.deb", "")?;
     guest.ok(SPIN)?;
     clocks_agree(&lab, &mut guest)?;
     shares_with_another(&lab)?;

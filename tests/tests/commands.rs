@@ -10,8 +10,15 @@ const IMAGES: &str = r#"
 colinux image import system.tar.gz container.img --size 512M --kernel "$KERNEL"
 colinux image info container.img | grep 'guest: fits'
 colinux image check container.img
+colinux image info --json container.img > info.json
+grep '"image":"container.img"' info.json
+grep '"root":"/dev/vda"' info.json
+grep '"guest":{"fits":true,"hooks":' info.json
+grep '"initrd":[1-9]' info.json
+colinux image check --json container.img | grep '"clean":true'
 colinux image convert container.img disk.qcow2
 colinux kernel check disk.qcow2 | grep 'guest: fits'
+colinux image check --json disk.qcow2 | grep '"fault_count":0'
 colinux image convert disk.qcow2 disk.img
 cmp container.img disk.img
 
@@ -60,10 +67,24 @@ colinux config show web.conf > web.toml
 colinux config show --as words web.toml > again.conf
 colinux config show again.conf | cmp - web.toml
 grep '^memory' web.toml
+colinux config show --as words container.img cobd1=disk.vhd,ro,partition=2 | grep '^cobd1=disk.vhd,ro,partition=2$'
+colinux config show container.img write=on | grep snapshot && exit 1
+colinux config show cobd0=container.img,ro write=on 2> refused.txt && exit 1 || [ $? = 2 ]
+grep 'leave that away, or --write' refused.txt
 colinux config check missing.img && exit 1
+[ "$(colinux config check --json web.conf)" = '{"missing":[],"notes":[]}' ]
+colinux config check --json cobd0=gone.img cursor=9 > gone.json && exit 1
+grep '"missing":\[{"path":"gone.img","reason":".*"}\],"notes":\["`cursor=9`: ' gone.json
 
 colinux kernel check "$VMLINUZ"
+colinux kernel check --json "$VMLINUZ" | grep '"host":{"bytes":[0-9]*,"fits":true},"kernel":".*","release":"6.1'
+colinux kernel check "$PACKAGE" | grep 'guest: fits'
+echo '!<arch>' > empty.deb
+colinux kernel check empty.deb && exit 1 || [ $? = 72 ]
+colinux config show container.img kernel="$PACKAGE" | grep '^kernel = ".*deb"$'
 colinux doctor || [ $? -lt 100 ]
+(colinux doctor --json || [ $? -lt 100 ]) | grep '^\[{"check":"cpu","finding":"good","text":".*"},{"check":"hypervisor",'
+(colinux driver status --json || [ $? = 70 ]) | grep '^{"error":null,"interface":.*,"loaded":[a-z]*,"tsc_khz":.*}$'
 colinux completions bash | grep colinux
 colinux man pages
 test -s pages/colinux-image-import.1
@@ -95,8 +116,9 @@ fn commands_for_images_do_what_the_guide_says() -> Result<()> {
 fn commands_for_words_and_kernels_do_what_the_guides_say() -> Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("container.img"), [0; 512])?;
-    let kernel = colinux_lab::kernel::Kernel::get(&"6.1".parse()?)?;
-    let said = shell(folder.path(), WORDS, &[("VMLINUZ", &kernel.vmlinuz)])?;
+    let spec = "6.1".parse()?;
+    let (kernel, package) = (colinux_lab::kernel::Kernel::get(&spec)?, kernel_package(&spec)?);
+    let said = shell(folder.path(), WORDS, &[("VMLINUZ", &kernel.vmlinuz), ("PACKAGE", &package)])?;
     ensure!(said.contains("guest: fits") && said.contains("host:  fits"), "{said}");
     Ok(())
 }

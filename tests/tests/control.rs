@@ -14,7 +14,7 @@ fn a_guest_in_the_background_is_found_shown_and_stopped() -> Result<()> {
     assert_eq!(lab.run("colinux list")?.stdout, "");
     assert_eq!(lab.run("colinux stop")?.status, 75);
     let words = "name=web log=/tmp/web.log ttys0=pty ttys1=console";
-    assert_eq!(lab.ok(&format!("colinux start {IMAGE} {words}"))?, "web\n");
+    assert_eq!(lab.ok(&format!("colinux start --write {IMAGE} {words}"))?, "web\n");
     let taken = lab.run("colinux start kernel=$(ls /boot/vmlinuz-* | head -n 1) name=web")?;
     assert_eq!(taken.status, 74, "{taken:?}");
     ensure!(lab.ok("colinux list --json")?.contains("\"name\": \"web\""), "it is not in the list");

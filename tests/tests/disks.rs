@@ -10,7 +10,7 @@ const BUSY: i32 = 74;
 const FILES: &str = r#"set -e
 cd /root
 truncate -s 64M raw.img
-cp /mnt/share/disk.qcow2 .
+cp /mnt/share/disk.qcow2 /mnt/share/table.qcow2 .
 truncate -s 80M part.img
 modprobe loop max_part=8
 loop=$(losetup --find --show part.img)
@@ -73,6 +73,14 @@ fn make_foreign(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes a disk with two partitions, and bytes before, between and behind them.
+const TABLE: &str = r#"set -e
+dd if=/dev/urandom of=table.img bs=1M count=100 status=none
+printf '2048,32768\n36864,131072\n' | sfdisk -q table.img
+qemu-img convert -f raw -O qcow2 table.img table.qcow2"#;
+/// The disk that is the second of them: number, first sector, sectors.
+const PARTITION: (u32, u64, u64) = (FIRST_FOREIGN + FOREIGN.len() as u32, 36864, 131_072);
+
 /// Sums of pieces of a disk.
 fn sums(disk: &str) -> String {
     format!("for i in {PLACES}; do dd if={disk} bs=1M skip=$i count=1 status=none | sha256sum; done")
@@ -85,6 +93,7 @@ fn host(folder: &Path) -> Result<Lab> {
         .arg(folder.join("disk.qcow2"))
         .arg("64M"))?;
     make_foreign(folder)?;
+    run(Command::new("bash").args(["-c", TABLE]).current_dir(folder))?;
     let lab = host_for("6.1", "6.1")?.smp(2).share(folder).boot()?;
     lab.ok(FILES)?;
     lab.ok("colinux driver load")?;
@@ -94,6 +103,18 @@ fn host(folder: &Path) -> Result<Lab> {
 /// Path of a disk in the guest.
 fn disk(number: u32) -> String {
     format!("/dev/disk/by-id/virtio-cobd{number}")
+}
+
+/// Compares the disk with two partitions with what it was.
+fn partition_alone_is_changed(folder: &Path) -> Result<()> {
+    let convert = ["convert", "-f", "qcow2", "-O", "raw", "table.qcow2", "after.img"];
+    run(Command::new("qemu-img").args(convert).current_dir(folder))?;
+    let (before, after) = (fs::read(folder.join("table.img"))?, fs::read(folder.join("after.img"))?);
+    let (_, start, sectors) = PARTITION;
+    let [start, end] = [start, start + sectors].map(|sector| sector as usize * 512);
+    ensure!(before[..start] == after[..start] && before[end..] == after[end..], "the rest is changed, too");
+    ensure!(before[start..end] != after[start..end], "the partition is as it was");
+    Ok(())
 }
 
 #[test]
@@ -106,6 +127,10 @@ fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
         let out = lab.run(&format!("cd /root && colinux run {IMAGE} cobd1={disk}"))?;
         ensure!(out.status == BUSY && out.stderr.contains("in use"), "{disk}: {out:?}");
     }
+    for words in ["part", "--write part", "cobd0=part,overlay=over"] {
+        let out = lab.run(&format!("cd /root && colinux run {words}"))?;
+        ensure!(out.status == BUSY && out.stderr.contains("or mounted"), "{words}: {out:?}");
+    }
     lab.ok("umount /mnt")?;
     // The guest's own disk: a qcow2 on a block device that stays as it is.
     lab.ok(&format!("dumpe2fs -h {IMAGE} >/root/before"))?;
@@ -113,16 +138,18 @@ fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
         .zip(FOREIGN)
         .map(|(number, (name, _))| format!("cobd{number}=/mnt/share/{name},ro "))
         .collect();
-    let words = format!("cobd0={IMAGE},overlay=/root/over.qcow2 {DISKS} {foreign} cpus=2");
+    let (partition, _, sectors) = PARTITION;
+    let words = format!(
+        "cobd0={IMAGE},overlay=/root/over.qcow2 {DISKS} {foreign} cobd{partition}=/root/table.qcow2,partition=2 cpus=2"
+    );
     let mut guest = Guest::boot(&lab, &words)?;
     let serials = guest.ok("grep -h . /sys/block/vd?/serial")?;
-    let count = FIRST_FOREIGN as usize + FOREIGN.len();
     ensure!(
-        serials.split_whitespace().eq((0..count).map(|number| format!("cobd{number}"))),
+        serials.split_whitespace().eq((0..=partition).map(|number| format!("cobd{number}"))),
         "the disks are in disorder: {serials}"
     );
     guest.ok("mount -o ro /dev/disk/by-id/virtio-cobd5 /mnt")?;
-    for (number, seed) in [(1, 1), (2, 2), (3, 3)] {
+    for (number, seed) in [(1, 1), (2, 2), (3, 3), (partition, 4)] {
         let out = guest.ok(&format!("/mnt/probe disk {} {seed} 150", disk(number)))?;
         ensure!(out.contains("sectors are right"), "{out}");
     }
@@ -160,12 +187,17 @@ fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
     guest.ok("systemctl restart systemd-growfs@-.service")?;
     let root: u64 = guest.ok("df --block-size=1M --output=size / | tail -n 1")?.trim().parse()?;
     ensure!(root > 5500, "the root has {root} MiB");
-    let refused = lab.run("colinux grow cobd1 --size 1M")?;
-    ensure!(refused.status != 0 && refused.stderr.contains("only grows"), "{refused:?}");
+    assert_eq!(guest.ok(&format!("blockdev --getsz {}", disk(partition)))?.trim(), sectors.to_string());
+    for (number, size, words) in [(1, "1M", "only grows"), (partition, "1G", "size is fixed")] {
+        let refused = lab.run(&format!("colinux grow cobd{number} --size {size}"))?;
+        ensure!(refused.status != 0 && refused.stderr.contains(words), "{refused:?}");
+    }
     guest.power_off()?;
     lab.ok(&format!("dumpe2fs -h {IMAGE} | cmp - /root/before"))?;
     lab.ok("cp /root/disk.qcow2 /mnt/share/after.qcow2")?;
     run(Command::new("qemu-img").args(["check", "-q"]).arg(folder.path().join("after.qcow2")))?;
+    lab.ok("cp /root/table.qcow2 /mnt/share/table.qcow2")?;
+    partition_alone_is_changed(folder.path())?;
     lab.ok("colinux driver unload")?;
     lab.power_off()
 }

@@ -1,6 +1,6 @@
 //! Stock Debian kernels as guests beside stock Debian kernels.
 
-use colinux_tests::{Counters, Guest, IMAGE, Lab, Result, ensure, host_for};
+use colinux_tests::{Counters, EMULATED, Guest, IMAGE, Lab, Result, ensure, host_for};
 use std::time::Duration;
 
 const TERM: u8 = 15;
@@ -83,14 +83,22 @@ fn debian_6_12_runs_beside_6_12() -> Result<()> {
 #[test]
 fn a_guest_restarts_in_place_halts_and_is_terminated() -> Result<()> {
     let lab = host("6.1", "6.1", 2)?;
-    let mut guest = Guest::boot(&lab, IMAGE)?;
+    // A disk of the host is forgotten with the guest, not with its kernel.
+    let mut guest = Guest::shown_by(&lab, &format!("exec colinux run {IMAGE} -- {EMULATED}"))?;
+    guest.log_in()?;
+    ensure!(guest.log().contains("--write keeps it"), "nothing is said:\n{}", guest.log());
+    guest.ok("touch /root/forgotten")?;
     guest.send_line("reboot")?;
     guest.log_in()?;
+    guest.ok("test -e /root/forgotten")?;
     guest.send_line("halt")?;
     assert_eq!(guest.wait()?, 0, "halt");
     let mut guest = Guest::boot(&lab, IMAGE)?;
+    guest.ok("test ! -e /root/forgotten && touch /root/kept && sync")?;
     guest.signal(TERM)?;
     guest.wait()?;
+    let look = format!("mount {IMAGE} /mnt && ls /mnt/root && umount /mnt");
+    ensure!(lab.ok(&look)?.contains("kept"), "--write kept nothing");
     lab.ok("colinux driver unload")?;
     lab.power_off()
 }

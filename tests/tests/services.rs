@@ -97,7 +97,9 @@ fn databases_servers_compilers_disks_windows_and_sound_of_a_guest_serve_the_host
     let _desktop = desktop(&lab)?;
     let mut guest = Guest::shown_by(
         &lab,
-        &format!("{DESKTOP} exec colinux run --x11 --sound {IMAGE} {WORDS} {DISK_WORDS} -- {EMULATED}"),
+        &format!(
+            "{DESKTOP} exec colinux run --write --x11 --sound {IMAGE} {WORDS} {DISK_WORDS} -- {EMULATED}"
+        ),
     )?;
     guest.log_in()?;
     assert_eq!(guest.ok("systemctl is-system-running --wait")?.trim(), "running");

@@ -74,7 +74,7 @@ fn boot(lab: LabBuilder) -> Result<Lab> {
 }
 
 fn guest_command(args: &Args) -> String {
-    format!("colinux run /dev/lab/disk0 cpus={} {}", args.cpus, args.set.join(" "))
+    format!("colinux run --write /dev/lab/disk0 cpus={} {}", args.cpus, args.set.join(" "))
 }
 
 /// The disk that the user's guest keeps from one run to the next.

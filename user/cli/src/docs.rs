@@ -92,7 +92,7 @@ fn values(command: Command) -> Result<(), crate::status::Failure> {
     match command {
         Command::Run(guest) | Command::Start(guest) => settings(&guest.words),
         Command::Config {
-            command: config::Command::Show { words, .. } | config::Command::Check { words },
+            command: config::Command::Show { words, .. } | config::Command::Check { words, .. },
         } => settings(&words),
         Command::Image { command: image::Command::Create(mut create) } => {
             create.ssh_key = None;
@@ -112,6 +112,8 @@ fn values(command: Command) -> Result<(), crate::status::Failure> {
 /// Reads settings; a file that they name exists, and says nothing of note.
 fn settings(words: &[String]) -> Result<(), crate::status::Failure> {
     let folder = tempfile::tempdir().unwrap();
+    // Devices of the host become files in that folder.
+    let words: Vec<_> = words.iter().map(|word| word.trim_start_matches('/').to_owned()).collect();
     let names = words.iter().filter(|word| !word.contains('='));
     for name in names.map(|word| word.trim_start_matches('@')) {
         let contents = match Path::new(name).extension().and_then(|ending| ending.to_str()) {
@@ -119,9 +121,11 @@ fn settings(words: &[String]) -> Result<(), crate::status::Failure> {
             Some("toml") => "[disk.0]\nfile = 'a.img'",
             _ => "\0",
         };
-        fs::write(folder.path().join(name), contents).unwrap();
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
     }
-    let config = Config::from_words_in(words, folder.path())?;
+    let config = Config::from_words_in(&words, folder.path())?;
     assert_eq!(config.notes, [""; 0], "{words:?}");
     Ok(())
 }
@@ -195,7 +199,7 @@ fn kinds(word: &str) -> Vec<String> {
         _ => vec![format!("{key}=")],
     };
     if ["cobd", "cofs", "eth"].contains(&key) {
-        let known = ["ro", "snapshot", "overlay", "format", "mount", "tag", "tcp", "udp"];
+        let known = ["ro", "snapshot", "overlay", "format", "partition", "mount", "tag", "tcp", "udp"];
         let heads = fields.filter_map(|field| field.split([':', '=']).next());
         found.extend(heads.filter(|head| known.contains(head)).map(|head| format!("{key},{head}")));
     }

@@ -3,9 +3,13 @@
 use crate::{driver, host, signing, status::Status};
 use colinux_abi::ioctl::info;
 use colinux_driver::{Driver, OpenError};
+use serde::Serialize;
+use serde_json::json;
 use std::fs;
 
 /// What a check found.
+#[derive(Serialize)]
+#[serde(tag = "finding", content = "text", rename_all = "kebab-case")]
 enum Finding {
     Good(String),
     /// Works, but the user should know.
@@ -23,8 +27,16 @@ const LEAST_MEMORY: u64 = 300 << 10;
 /// Flags of /proc/cpuinfo without which nothing works.
 const CPU_FLAGS: [&str; 5] = ["lm", "nx", "pae", "syscall", "constant_tsc"];
 
+/// What was looked at, and what was found.
+#[derive(Serialize)]
+struct Checked {
+    check: &'static str,
+    #[serde(flatten)]
+    finding: Finding,
+}
+
 /// Checks the machine.
-pub fn run() -> Status {
+pub fn run(json: bool) -> Status {
     let checks: [Check; 8] = [
         ("cpu", check_cpu),
         ("hypervisor", check_hypervisor),
@@ -35,19 +47,30 @@ pub fn run() -> Status {
         ("network", check_network),
         ("folders", check_folders),
     ];
-    let mut status = Status::Ok;
-    for (name, check) in checks {
-        let (mark, text) = match check() {
+    // Each is told as soon as it is known.
+    let found = checks.map(|(check, look)| {
+        let checked = Checked { check, finding: look() };
+        if !json {
+            checked.print();
+        }
+        checked
+    });
+    if json {
+        println!("{}", json!(found));
+    }
+    let is_bad = found.iter().any(|checked| matches!(checked.finding, Bad(_)));
+    if is_bad { Status::Driver } else { Status::Ok }
+}
+
+impl Checked {
+    fn print(&self) {
+        let (mark, text) = match &self.finding {
             Good(text) => ("ok  ", text),
             Note(text) => ("note", text),
-            Bad(text) => {
-                status = Status::Driver;
-                ("BAD ", text)
-            }
+            Bad(text) => ("BAD ", text),
         };
-        println!("{mark} {name}: {text}");
+        println!("{mark} {}: {text}", self.check);
     }
-    status
 }
 
 fn check_cpu() -> Finding {
@@ -140,5 +163,21 @@ fn check_folders() -> Finding {
     match colinux_vmm::find_virtiofsd() {
         Ok(_) => Good("virtiofsd is there for `cofs0=`".into()),
         Err(error) => Note(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_get_each_check_with_what_it_found() {
+        let found = [("cpu", Good("fits".into())), ("memory", Bad("none".into()))];
+        let found = found.map(|(check, finding)| Checked { check, finding });
+        let expected = json!([
+            { "check": "cpu", "finding": "good", "text": "fits" },
+            { "check": "memory", "finding": "bad", "text": "none" },
+        ]);
+        assert_eq!(json!(found), expected);
     }
 }

@@ -14,8 +14,10 @@ use rustix::{
     io::Errno,
     system::{delete_module, finit_module},
 };
+use serde::Serialize;
+use serde_json::json;
 use std::{
-    fs,
+    fmt, fs,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -33,7 +35,7 @@ const NO_WAIT: i32 = 0o4000;
 pub enum Command {
     /// Make the driver for the running kernel and load it
     Load {
-        /// Image of the running kernel
+        /// Image of the running kernel, or its package (.deb)
         #[arg(long)]
         kernel: Option<PathBuf>,
         /// Write the module to this file instead of loading it
@@ -49,7 +51,11 @@ pub enum Command {
     /// Unload the driver
     Unload,
     /// Say whether the driver is loaded
-    Status,
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// The driver cannot be loaded or unloaded.
@@ -104,7 +110,7 @@ pub fn run(command: Command) -> Result<Status, Failure> {
         Command::Load { kernel, output: None } => load(kernel)?,
         Command::Sign { output } => sign(output)?,
         Command::Unload => unload()?,
-        Command::Status => return Ok(status()),
+        Command::Status { json } => return Ok(status(json)),
     }
     Ok(Status::Ok)
 }
@@ -216,20 +222,42 @@ pub fn is_loaded() -> bool {
     PathBuf::from("/sys/module").join(MODULE).exists()
 }
 
-fn status() -> Status {
-    if !is_loaded() {
-        println!("not loaded");
-        return Status::Driver;
-    }
-    match Driver::open() {
-        Ok(driver) => {
-            let info = driver.info();
-            println!("loaded: interface version {}, TSC {} kHz", info.abi_version, info.tsc_khz);
-            Status::Ok
+/// What the driver is, for scripts.
+#[derive(Default, Serialize)]
+struct State {
+    loaded: bool,
+    /// Version of its interface, if it can be used.
+    interface: Option<u32>,
+    tsc_khz: Option<u64>,
+    /// Why it cannot be used.
+    error: Option<String>,
+}
+
+fn status(json: bool) -> Status {
+    let mut state = State { loaded: is_loaded(), ..State::default() };
+    if state.loaded {
+        match Driver::open() {
+            Ok(driver) => {
+                let info = driver.info();
+                (state.interface, state.tsc_khz) = (Some(info.abi_version), Some(info.tsc_khz));
+            }
+            Err(error) => state.error = Some(error.to_string()),
         }
-        Err(error) => {
-            println!("loaded, but: {error}");
-            Status::Driver
+    }
+    if json {
+        println!("{}", json!(state));
+    } else {
+        println!("{state}");
+    }
+    if state.interface.is_some() { Status::Ok } else { Status::Driver }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.interface.zip(self.tsc_khz), &self.error) {
+            (Some((version, tsc)), _) => write!(f, "loaded: interface version {version}, TSC {tsc} kHz"),
+            (None, Some(error)) => write!(f, "loaded, but: {error}"),
+            (None, None) => f.write_str("not loaded"),
         }
     }
 }
@@ -243,5 +271,20 @@ mod tests {
         let groups = "root:x:0:\ncolinux2:x:7:\ncolinux:x:998:me,you\n";
         assert_eq!(group_id(groups, "colinux"), Some(998));
         assert_eq!(group_id(groups, "linux"), None);
+    }
+
+    #[test]
+    fn the_driver_is_not_loaded_loaded_or_of_no_use() {
+        let loaded = State { loaded: true, ..State::default() };
+        let works = State { interface: Some(1), tsc_khz: Some(2), ..loaded };
+        let broken = State { loaded: true, error: Some("it is old".into()), ..State::default() };
+        for (state, words) in [
+            (State::default(), "not loaded"),
+            (works, "loaded: interface version 1, TSC 2 kHz"),
+            (broken, "loaded, but: it is old"),
+        ] {
+            assert_eq!(state.to_string(), words);
+            assert_eq!(json!(state)["loaded"], words != "not loaded");
+        }
     }
 }

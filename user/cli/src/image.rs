@@ -12,6 +12,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use colinux_image::{Distribution, Recipe, Source};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -67,6 +68,9 @@ pub enum Command {
     Check {
         /// The image
         file: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Write the files of the root file system as a tar
     Export {
@@ -79,6 +83,9 @@ pub enum Command {
     Info {
         /// The image
         file: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -133,9 +140,9 @@ pub fn run(command: Command) -> Result<Status, Failure> {
         Command::Resize { file, size } => files::resize(&find_image(&file), parse_bytes(&size)?),
         Command::Commit { file, overlay } => files::commit(&find_image(&file), &overlay),
         Command::List { partitions: _, json } => list::run(json),
-        Command::Check { file } => files::check(&find_image(&file)),
+        Command::Check { file, json } => files::check(&find_image(&file), json),
         Command::Export { file, to } => files::export(&find_image(&file), &to),
-        Command::Info { file } => info(&find_image(&file)),
+        Command::Info { file, json } => info(&find_image(&file), json),
     }
 }
 
@@ -199,12 +206,23 @@ impl Create {
     }
 }
 
-fn info(path: &Path) -> Result<Status, Failure> {
+fn info(path: &Path, json: bool) -> Result<Status, Failure> {
     let disk = Source::open(path)?.disk()?;
-    let files = disk.kernel()?;
-    println!("{}: root {}", path.display(), disk.root_device("/dev/vda"));
-    if let Some(initrd) = &files.initrd {
-        println!("initrd: {} KiB", initrd.len / 1024);
+    let initrd = disk.kernel()?.initrd.map(|initrd| initrd.len);
+    let root = disk.root_device("/dev/vda");
+    if json {
+        let kernel = kernel::of_disk(path, &disk)?;
+        println!(
+            "{}",
+            json!({ "image": path.to_string_lossy(), "root": root, "initrd": initrd, "kernel": kernel.json() })
+        );
+        return Ok(kernel.status());
     }
-    kernel::of_disk(path, &disk)
+    println!("{}: root {root}", path.display());
+    if let Some(len) = initrd {
+        println!("initrd: {} KiB", len / 1024);
+    }
+    let kernel = kernel::of_disk(path, &disk)?;
+    kernel.print();
+    Ok(kernel.status())
 }

@@ -1,22 +1,20 @@
 //! `colinux kernel`.
 
+mod check;
+
 use crate::config::find_image;
 use crate::image::kernel_source;
 use crate::status::{Failure, Status};
+pub use check::of_disk;
 use clap::Subcommand;
-use colinux_image::{KernelSource, Source};
-use colinux_loader::{Disk, ImageError, KeptKernels};
-use colinux_objects::{AGENT, GUEST_OBJECT, HOST_OBJECT};
-use kbind_resolve::{KernelImage, LinkError, link_guest, make_module};
+use colinux_image::{ImageError as MakeError, KernelSource, Source, read_kernel};
+use colinux_loader::{ImageError, KeptKernels};
+use colinux_objects::AGENT;
+use kbind_resolve::{KernelImage, LinkError};
 use std::{
-    fs,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
-
-/// How files of kernels begin: MZ, for firmware, and ELF.
-const VMLINUZ: &[u8] = b"MZ";
-const VMLINUX: &[u8] = b"\x7fELF";
 
 /// What is wrong with a kernel.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +27,9 @@ pub enum KernelError {
         /// What the system said.
         source: io::Error,
     },
+    /// It cannot be taken out of its package.
+    #[error(transparent)]
+    Package(MakeError),
     /// It cannot be used at all.
     #[error("{}: {source}", path.display())]
     Image {
@@ -69,8 +70,11 @@ pub enum KernelError {
 pub enum Command {
     /// Check whether a kernel can be a guest, and whether it can be a host
     Check {
-        /// A vmlinuz or vmlinux file, or a disk image of any kind
+        /// A vmlinuz or vmlinux file, a package file (.deb) with one, or a disk image of any kind
         file: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show the kernels in an image; `*` is before the one that boots
     List {
@@ -99,7 +103,15 @@ pub enum Command {
 /// Does it.
 pub fn run(command: Command) -> Result<Status, Failure> {
     match command {
-        Command::Check { file } => check(&find_image(&file)),
+        Command::Check { file, json } => {
+            let checked = check::check(&find_image(&file))?;
+            if json {
+                println!("{}", checked.json())
+            } else {
+                checked.print()
+            }
+            Ok(checked.status())
+        }
         Command::List { image, json } => list(&find_image(&image), json),
         Command::Add { image, package, suite } => {
             let by_name = |name: &str| KernelSource::Package { name: name.to_owned(), suite: suite.clone() };
@@ -131,45 +143,11 @@ fn list(image: &Path, json: bool) -> Result<Status, Failure> {
     }
 }
 
-/// Reads a kernel, which may be among those that are `kept`.
+/// Reads a kernel, also out of a package; it may be among those that are `kept`.
 pub fn read(path: &Path, kept: &KeptKernels) -> Result<KernelImage, KernelError> {
-    let bytes = fs::read(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+    let bytes = read_kernel(path).map_err(|error| match error {
+        MakeError::Read { path, source } => KernelError::Read { path, source },
+        error => KernelError::Package(error),
+    })?;
     kept.parse(bytes).map_err(|source| KernelError::Image { path: path.to_owned(), source })
-}
-
-/// Checks a kernel for both parts: a file, or that of an image.
-fn check(path: &Path) -> Result<Status, Failure> {
-    let read = |source| KernelError::Read { path: path.to_owned(), source };
-    let mut start = Vec::new();
-    fs::File::open(path).map_err(read)?.take(4).read_to_end(&mut start).map_err(read)?;
-    if !start.starts_with(VMLINUZ) && !start.starts_with(VMLINUX) {
-        // What is no image either is missed as a kernel.
-        if let Ok(disk) = Source::open(path).and_then(|source| source.disk()) {
-            return of_disk(path, &disk);
-        }
-    }
-    Ok(report(&path.display().to_string(), &self::read(path, &KeptKernels::default())?))
-}
-
-/// Checks the kernel that boots from a disk.
-pub fn of_disk(path: &Path, disk: &Disk) -> Result<Status, Failure> {
-    let files = disk.kernel()?;
-    let error = |source| KernelError::Image { path: path.join(files.name.trim_start_matches('/')), source };
-    let image = KernelImage::parse(files.kernel).map_err(error)?;
-    Ok(report(&files.name, &image))
-}
-
-/// Says what the kernel `name` can be; the status is that of a guest.
-pub fn report(name: &str, image: &KernelImage) -> Status {
-    println!("{name}: Linux {}", image.release());
-    let guest = link_guest(image, GUEST_OBJECT);
-    match &guest {
-        Ok(link) => println!("  guest: fits, {} hooks, {} waits", link.pokes.len(), link.waits.len()),
-        Err(error) => println!("  guest: does not fit: {error}"),
-    }
-    match make_module(image, HOST_OBJECT) {
-        Ok(module) => println!("  host:  fits, module of {} KiB", module.len() / 1024),
-        Err(error) => println!("  host:  does not fit: {error}"),
-    }
-    if guest.is_ok() { Status::Ok } else { Status::Kernel }
 }

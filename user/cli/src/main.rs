@@ -48,6 +48,9 @@ struct Arguments {
 /// What a guest is made of.
 #[derive(Args)]
 struct Guest {
+    /// What the guest writes to IMAGE is kept, also if that is a disk or partition of the host
+    #[arg(long)]
+    write: bool,
     /// The guest's programs show their windows on this display
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = config::AUTO, value_name = "DISPLAY")]
     x11: Option<String>,
@@ -66,6 +69,7 @@ impl Guest {
     /// Its words, with options as the settings that they are short for; and those of its kernel.
     fn words(self) -> (Vec<String>, Vec<String>) {
         let mut words = self.words;
+        words.extend(self.write.then(|| "write=on".to_owned()));
         words.extend(self.x11.map(|display| format!("x11={display}")));
         words.extend(self.sound.map(|socket| format!("sound={socket}")));
         (words, self.append)
@@ -217,12 +221,16 @@ enum Command {
         command: driver::Command,
     },
     /// Say what is in the way of a guest on this machine, and the cure
-    Doctor,
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Write symbols of both worlds for gdb: running kernel, loaded driver, guest object
     Symbols {
         /// Where the files go; `gdb -x colinux.gdb` there reads them
         folder: PathBuf,
-        /// The kernel of a guest, for its symbols
+        /// The kernel of a guest, for its symbols: a vmlinuz, or a .deb that has one
         #[arg(long, value_name = "VMLINUZ")]
         guest: Option<PathBuf>,
     },
@@ -305,7 +313,7 @@ fn main() -> ExitCode {
         Command::Metrics => metrics::metrics(),
         Command::Service { command } => service::run(command),
         Command::Driver { command } => driver::run(command),
-        Command::Doctor => Ok(doctor::run()),
+        Command::Doctor { json } => Ok(doctor::run(json)),
         Command::Symbols { folder, guest } => symbols::run(&folder, guest.as_deref()),
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { folder } => pages::man(&folder),

@@ -11,6 +11,7 @@ use crate::{
 };
 use colinux_agent::{TOKEN_LEN, Token};
 use colinux_control::Claim;
+use colinux_image::{ImageError as MakeError, read_kernel};
 use colinux_loader::{Disk, Guest, ImageError, Initrd, LoadError, Medium, command_line};
 use colinux_objects::GUEST_OBJECT;
 use colinux_vmm::{DiskOptions, End, FolderOptions, Name, NetOptions, Options, SerialOptions, guard};
@@ -144,7 +145,10 @@ fn guest(
         // The root is where the image says; an image without a readable file system is the user's own choice.
         let root = disk.ok().flatten().map(|disk| disk.root_device(FIRST_DISK));
         let line = command_line(root.as_deref().unwrap_or(FIRST_DISK), &config.append);
-        let bytes = fs::read(path).map_err(|source| ImageError::Io { path: path.clone(), source })?;
+        let bytes = read_kernel(path).map_err(|error| match error {
+            MakeError::Read { path, source } => ImageError::Io { path, source }.into(),
+            error => LoadError::Package(Box::new(error)),
+        })?;
         return join(&path.display().to_string(), bytes, with_extra(initrd, config, token)?, line);
     }
     let Some(disk) = disk? else { return Err(ImageError::NoKernel(path.to_owned()).into()) };

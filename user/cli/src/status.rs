@@ -186,12 +186,9 @@ impl Status {
             Failure::Make(MakeError::HasKernel { .. }) => Self::Busy,
             Failure::Make(MakeError::Storage(error)) => Self::of_storage(error),
             Failure::Make(MakeError::Disk(error)) => Self::of_disk(error),
-            Failure::Make(
-                MakeError::NoPartition { .. }
-                | MakeError::NotRaw(_)
-                | MakeError::NotFile(_)
-                | MakeError::NotClean { .. },
-            ) => Self::Image,
+            Failure::Make(MakeError::NotRaw(_) | MakeError::NotFile(_) | MakeError::NotClean { .. }) => {
+                Self::Image
+            }
             Failure::Make(_) => Self::Failure,
             Failure::Disk(error) => Self::of_disk(error),
             Failure::Agent(AgentError::NoSockets(_) | AgentError::NoAnswer { .. }) => Self::NoAgent,
@@ -277,7 +274,10 @@ impl Status {
     fn of_load(error: &LoadError) -> Self {
         match error {
             LoadError::Image(_) | LoadError::Initrd(_) => Self::Image,
-            LoadError::Kernel { .. } | LoadError::NoFiveLevel | LoadError::BadKernel(_) => Self::Kernel,
+            LoadError::Kernel { .. }
+            | LoadError::Package(_)
+            | LoadError::NoFiveLevel
+            | LoadError::BadKernel(_) => Self::Kernel,
             LoadError::MemoryTooSmall { .. } | LoadError::Grown(_) | LoadError::Lent => Self::Memory,
             LoadError::Machine(MachineError::NoMemory(_)) => Self::Memory,
             LoadError::CommandLine { .. } => Self::Usage,

@@ -48,7 +48,9 @@ pub use registers::{ConfigSpace, MemoryError};
 pub use rng::Rng;
 pub use serial::{MAX_SERIAL_PORTS, PortInput, PortOutput, Serial};
 pub use service::spawn_confined;
-pub use storage::{Format, ImageOptions, Overlay, RawImage, Storage, StorageError, create_image};
+pub use storage::{
+    Format, ImageOptions, Overlay, RawImage, Storage, StorageError, create_image, find_partition, medium,
+};
 pub use transport::{Transport, Wiring};
 pub use vhost_user::{Process, Start, VhostUser, VhostUserBackend, VhostUserModel};
 pub use vsock::{Vsock, VsockError};

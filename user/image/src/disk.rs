@@ -6,8 +6,8 @@ use crate::{
     references::{self, References},
     tools::E2FSCK,
 };
-use colinux_devices::{Format, ImageOptions, Slices, Storage, create_image};
-use colinux_loader::{Disk, Medium, Part, partitions};
+use colinux_devices::{Format, ImageOptions, Slices, Storage, create_image, find_partition, medium};
+use colinux_loader::{Disk, Part, partitions};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -27,19 +27,6 @@ pub struct Source {
     path: PathBuf,
     format: Format,
     storage: Arc<dyn Storage>,
-}
-
-/// As the loader reads it.
-struct StorageMedium(Arc<dyn Storage>);
-
-impl Medium for StorageMedium {
-    fn size(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
-    }
 }
 
 impl Source {
@@ -67,7 +54,7 @@ impl Source {
 
     /// All partitions; the whole disk if it has none.
     pub(crate) fn parts(&self) -> Result<Vec<Part>, ImageError> {
-        partitions(&self.medium()).map_err(|source| self.read(source))
+        partitions(&medium(&self.storage)).map_err(|source| self.read(source))
     }
 
     /// The file.
@@ -80,11 +67,7 @@ impl Source {
     /// # Errors
     /// There is no file system on it.
     pub fn disk(&self) -> Result<Disk, ImageError> {
-        Ok(Disk::read(&self.path, self.medium())?)
-    }
-
-    fn medium(&self) -> Arc<dyn Medium> {
-        Arc::new(StorageMedium(Arc::clone(&self.storage)))
+        Ok(Disk::read(&self.path, medium(&self.storage))?)
     }
 
     fn read(&self, source: io::Error) -> ImageError {
@@ -93,16 +76,10 @@ impl Source {
 
     /// All of it, or partition `number`.
     pub(crate) fn part(&self, number: Option<u32>) -> Result<Part, ImageError> {
-        let Some(number) = number else {
-            return Ok(Part { number: None, start: 0, len: self.storage.len() });
-        };
-        let parts = self.parts()?;
-        let names: Vec<_> =
-            parts.iter().filter_map(|part| part.number).map(|number| number.to_string()).collect();
-        parts.into_iter().find(|part| part.number == Some(number)).ok_or_else(|| {
-            let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            ImageError::NoPartition { path: self.path.clone(), number, has }
-        })
+        match number {
+            Some(number) => Ok(find_partition(&self.path, &self.storage, number)?),
+            None => Ok(Part { number: None, start: 0, len: self.storage.len() }),
+        }
     }
 
     /// Writes a copy to the new image `to`, whose format is that of its name: of all, or of the contents of one partition as a disk of its own. `progress` gets the share

@@ -103,16 +103,6 @@ pub enum ImageError {
     /// There is no system on a disk image.
     #[error(transparent)]
     Disk(#[from] colinux_loader::ImageError),
-    /// A partition that is not there.
-    #[error("{} has no partition {number}; it has: {has}", path.display())]
-    NoPartition {
-        /// The image.
-        path: PathBuf,
-        /// The number.
-        number: u32,
-        /// The partitions that it has.
-        has: String,
-    },
     /// The tools of ext4 write to raw images only.
     #[error("{} is not raw, and only raw images can be changed; `colinux image convert` makes a raw one of it", .0.display())]
     NotRaw(PathBuf),

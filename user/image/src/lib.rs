@@ -31,7 +31,7 @@ pub use error::ImageError;
 pub use import::{Import, Imported, is_archive};
 #[cfg(feature = "fuzz")]
 pub use import::{fuzz_archive, fuzz_archives};
-pub use package::KernelSource;
+pub use package::{KernelSource, read_kernel};
 pub use recipe::{FileIn, Recipe};
 pub use references::References;
 pub use resize::Grown;

@@ -11,11 +11,15 @@ use std::{
     path::{Component, Path, PathBuf},
     process::Stdio,
 };
-use tar::{Archive, EntryType};
+use tar::{Archive, Entry, EntryType};
 use tempfile::TempDir;
 
 /// Folders of a package that an image needs.
 const WANTED: [&str; 2] = ["boot", "lib/modules"];
+/// How package files begin (ar(5)).
+const PACKAGE: &[u8] = b"!<arch>\n";
+/// A kernel is never larger.
+const MAX_KERNEL: u64 = 512 << 20;
 const MMDEBSTRAP: Tool = Tool("mmdebstrap", "mmdebstrap");
 
 /// Where kernels come from.
@@ -49,7 +53,9 @@ impl KernelSource {
         let write = |source| ImageError::Write { path: folder.to_owned(), source };
         let place = tempfile::Builder::new().prefix(".colinux-kernel-").tempdir_in(folder).map_err(write)?;
         match self {
-            Self::Files(files) => files.iter().try_for_each(|file| unpack_package(file, place.path()))?,
+            Self::Files(files) => {
+                files.iter().try_for_each(|file| with_data(file, |data| take_wanted(data, place.path())))?
+            }
             Self::Package { name, suite } => fetch(name, suite, place.path())?,
         }
         Kernel::finish(place, &self.path(), agent)
@@ -102,7 +108,41 @@ fn releases(folder: &Path) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-fn unpack_package(path: &Path, to: &Path) -> Result<(), ImageError> {
+/// The kernel in a file: the file itself, or what a package of a kernel has in `boot/`.
+///
+/// # Errors
+/// It cannot be read, or there is no kernel in the package.
+pub fn read_kernel(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let read = |source| ImageError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(PACKAGE.len() as u64).read_to_end(&mut bytes).map_err(read)?;
+    if bytes != PACKAGE {
+        file.read_to_end(&mut bytes).map_err(read)?;
+        return Ok(bytes);
+    }
+    let reason =
+        "there is no kernel (boot/vmlinuz-*) in it; of Ubuntu's two packages it is linux-image that has it";
+    let missing = || ImageError::Package { path: path.to_owned(), reason: reason.to_owned() };
+    with_data(path, vmlinuz)?.ok_or_else(missing)
+}
+
+/// The first kernel of an archive.
+fn vmlinuz(archive: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
+    for entry in Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        let is_kernel = place(&entry)?.to_str().is_some_and(|path| path.starts_with("boot/vmlinuz-"));
+        if is_kernel && entry.header().entry_type() == EntryType::Regular {
+            let mut bytes = Vec::new();
+            entry.by_ref().take(MAX_KERNEL).read_to_end(&mut bytes)?;
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the files of a package as a tar.
+fn with_data<T>(path: &Path, take: impl FnOnce(&mut dyn Read) -> io::Result<T>) -> Result<T, ImageError> {
     let file = File::open(path).map_err(|source| ImageError::Read { path: path.to_owned(), source })?;
     let error = |reason: io::Error| ImageError::Package { path: path.to_owned(), reason: reason.to_string() };
     let mut package = ar::Archive::new(BufReader::new(file));
@@ -111,23 +151,25 @@ fn unpack_package(path: &Path, to: &Path) -> Result<(), ImageError> {
         if member.header().identifier().starts_with(b"data.tar") {
             let mut reader = BufReader::new(member);
             let start = io::BufRead::fill_buf(&mut reader).map_err(error)?.to_vec();
-            return take_wanted(unpack::unpacked(&start, reader), to).map_err(error);
+            return take(&mut *unpack::unpacked(&start, reader)).map_err(error);
         }
     }
     Err(error(io::Error::other("it is no .deb file: there is no data.tar in it")))
+}
+
+/// Where a file of a package is. Merged or not, `usr` is one folder with what it is merged with.
+fn place(entry: &Entry<'_, impl Read>) -> io::Result<PathBuf> {
+    let path = entry.path()?;
+    let parts = path.components().filter(|part| !matches!(part, Component::CurDir | Component::RootDir));
+    let path: PathBuf = parts.collect();
+    Ok(path.strip_prefix("usr").map(Path::to_owned).unwrap_or(path))
 }
 
 /// Unpacks the files of a kernel, and nothing else; links are left out, because what they lead to is a source tree.
 fn take_wanted(archive: impl Read, to: &Path) -> io::Result<()> {
     for entry in Archive::new(archive).entries()? {
         let mut entry = entry?;
-        let path: PathBuf = entry
-            .path()?
-            .components()
-            .filter(|part| !matches!(part, Component::CurDir | Component::RootDir))
-            .collect();
-        // Merged or not, it is one folder.
-        let path = path.strip_prefix("usr").map(Path::to_owned).unwrap_or(path);
+        let path = place(&entry)?;
         let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         let is_wanted = WANTED.iter().any(|wanted| path.starts_with(wanted));
         if !is_plain || !is_wanted || entry.header().entry_type() != EntryType::Regular {
@@ -160,4 +202,32 @@ fn fetch(name: &str, suite: &str, to: &Path) -> Result<(), ImageError> {
     let read = io::Seek::rewind(&mut &log).and_then(|()| (&log).read_to_string(&mut words));
     read.map_err(ImageError::Archive)?;
     Err(ImageError::Failed { program: MMDEBSTRAP.0, status, words: words.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::tests::Place;
+
+    #[test]
+    fn a_kernel_is_a_file_or_in_a_package() {
+        let place = Place::new();
+        let package = place.package(&[]);
+        assert_eq!(read_kernel(&package).unwrap(), b"a kernel");
+        let file = place.path("vmlinuz");
+        for kernel in ["MZ, and so on", "MZ", ""] {
+            fs::write(&file, kernel).unwrap();
+            assert_eq!(read_kernel(&file).unwrap(), kernel.as_bytes());
+        }
+        let whole = String::from_utf8(fs::read(&package).unwrap()).unwrap();
+        let other = whole.replace("boot/vmlinuz", "boot/vmlinzu");
+        for (bytes, reason) in
+            [("!<arch>\n", "no data.tar"), (&whole[..200], ""), (&other, "no kernel (boot/vmlinuz-*)")]
+        {
+            fs::write(&file, bytes).unwrap();
+            let error = read_kernel(&file).unwrap_err();
+            assert!(matches!(&error, ImageError::Package { .. }) && error.to_string().contains(reason));
+        }
+        assert!(matches!(read_kernel(&place.path("none")), Err(ImageError::Read { .. })));
+    }
 }

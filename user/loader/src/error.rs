@@ -66,6 +66,9 @@ pub enum LoadError {
         /// What does not fit.
         source: LinkError,
     },
+    /// The kernel cannot be taken out of its package.
+    #[error(transparent)]
+    Package(Box<dyn std::error::Error + Send + Sync>),
     /// The kernel has no 5-level paging and the host uses it.
     #[error(
         "this kernel has no 5-level paging (CONFIG_X86_5LEVEL), which the host uses: \

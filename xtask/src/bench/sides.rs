@@ -104,7 +104,7 @@ fn on_terminal(lab: &Lab, command: &str) -> Result<String> {
 /// The same kernel as a guest with a whole Debian.
 pub fn debian(lab: &Lab, cpus: u32) -> Result<Results> {
     let disk = CommandDisk::new(lab, GUEST, &[], &["/usr/local/bin/probe"])?;
-    let words = format!("/dev/lab/disk0 cobd1={} cobd2=/dev/shm/disk cpus={cpus}", disk.path());
+    let words = format!("--write /dev/lab/disk0 cobd1={} cobd2=/dev/shm/disk cpus={cpus}", disk.path());
     let network = "eth0=slirp eth1=tuntap,tap7";
     let address = "until ip addr add 10.9.1.1/24 dev tap7; do sleep 0.1; done 2>/dev/null &";
     let mut guest = lab.spawn_on_terminal(&format!("{address} colinux run {words} {network}"))?;

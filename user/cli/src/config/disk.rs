@@ -1,4 +1,4 @@
-//! `cobdN=FILE[,ro][,format=FORMAT][,overlay=FILE][,snapshot]`.
+//! `cobdN=FILE[,ro][,format=FORMAT][,partition=N][,overlay=FILE][,snapshot]`.
 
 use colinux_vmm::{Format, ImageOptions, Overlay};
 use std::path::Path;
@@ -22,6 +22,11 @@ pub(super) fn parse(value: &str, base: &Path) -> Result<ImageOptions, &'static s
                     Format::named(format).ok_or("the formats are raw, qcow2, vmdk, vhd, vhdx and vdi")?;
                 continue;
             }
+            Some(("partition", number)) => {
+                let number = number.parse().ok().filter(|number| *number > 0);
+                image.partition = Some(number.ok_or("a partition has a number from 1 on")?);
+                continue;
+            }
             Some((_, "")) => return Err("the overlay needs a name"),
             Some((_, path)) => Overlay::File(base.join(path)),
             None if word == "ro" => {
@@ -43,5 +48,6 @@ pub(super) fn parse(value: &str, base: &Path) -> Result<ImageOptions, &'static s
 }
 
 fn is_known(word: &str) -> bool {
-    matches!(word, "ro" | "snapshot") || word.starts_with("format=") || word.starts_with("overlay=")
+    matches!(word, "ro" | "snapshot")
+        || ["format=", "overlay=", "partition="].iter().any(|start| word.starts_with(start))
 }

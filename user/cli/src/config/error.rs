@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "scsi0",
     "x11",
     "sound",
+    "write",
 ];
 
 /// What is wrong with the words.

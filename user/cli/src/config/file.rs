@@ -1,6 +1,6 @@
 //! Files with words: those of the original coLinux, and our own.
 
-use super::{Config, ConfigError, error::read_error, named};
+use super::{Config, ConfigError, error::read_error, is_device, named};
 use std::{fs, path::Path};
 
 /// Files that name one another; they could be a ring.
@@ -30,7 +30,8 @@ impl Config {
 
     /// A word without `=` is an image if there is such a file, and else the kernel's (`ro`, `single`), as in the original.
     fn add_file_word(&mut self, word: &str, base: &Path) -> Result<(), ConfigError> {
-        if word.starts_with('@') || word.contains('=') || base.join(word).is_file() {
+        let path = base.join(word);
+        if word.starts_with('@') || word.contains('=') || path.is_file() || is_device(&path) {
             return self.add_word(word, base);
         }
         self.append.push(word.to_owned());

@@ -14,7 +14,7 @@ mod serial;
 mod show;
 
 use colinux_abi::MAX_VCPUS;
-use colinux_vmm::{Endpoint, ImageOptions, Sockets};
+use colinux_vmm::{Endpoint, ImageOptions, Overlay, Sockets};
 pub use desktop::{AUTO, Desktop};
 pub use error::ConfigError;
 use error::{read_error, unknown};
@@ -29,6 +29,7 @@ use std::{
     fs,
     io::Read,
     ops::RangeInclusive,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -40,8 +41,10 @@ Settings (also in a CONFIG file, where `#` begins a comment, or with names in a 
   cobdN=FILE[,ro]    disk N; IMAGE is cobd0. FILE: a raw image, a block device, or
                      by its extension a .qcow2 (else ,format=qcow2), or to be read
                      (,ro) a .vmdk, .vhd, .vhdx or .vdi
+  cobdN=FILE,partition=N     the disk is partition N of what FILE is, of any format; its size stays
   cobdN=FILE,overlay=FILE2   the guest writes to FILE2, a qcow2 that is made at need
   cobdN=FILE,snapshot        what the guest writes ends with it
+  write=on           the guest writes to IMAGE also if that is a disk or partition of the host, which is a snapshot otherwise; as --write
   ttysN=WHAT         serial port N, a terminal in the guest (hvc1, hvc2, ...): `console` for `colinux attach`,
                      `pty`, `file:PATH`, `socket:PATH`, or a terminal of the host such as /dev/ttyS0
   ethN=slirp[,MAC][,FORWARD/...]
@@ -61,7 +64,8 @@ Settings (also in a CONFIG file, where `#` begins a comment, or with names in a 
                      folder N of the host: `mount -t virtiofs cofsN PATH` in the guest; with `mount` at /mnt/host by itself
   x11=DISPLAY        the guest's programs show their windows on this display of the user; `auto`: that of DISPLAY; as --x11
   sound=SOCKET       they are heard, and hear, through this PulseAudio or PipeWire; `auto`: the user's own; as --sound
-  kernel=FILE        kernel to boot instead of the image's own
+  kernel=FILE        kernel to boot instead of the image's own: a vmlinuz, or a .deb that has one; it needs an initrd= of its own, and
+                     the image its modules (/lib/modules), unless they are built in: `colinux kernel add` brings all three
   initrd=FILE        initrd to boot instead of the image's own
   root=DEVICE        root device (default: found in the image)
   append=WORDS       words for the kernel's command line, as behind `--`
@@ -70,6 +74,7 @@ Settings (also in a CONFIG file, where `#` begins a comment, or with names in a 
   execN=PROGRAM[,ARGUMENTS]
                      a program of the host that is started with the guest and ends with it
   @FILE              read settings from FILE; later settings override
+N is any number; of disks, network devices and folders a guest can have some 30 in all.
 IMAGE and CONFIG are files, also without their `.img`, here or in ~/.local/share/colinux.
 The words of the original coLinux are understood (docs/config.md). What is no setting goes to the guest's kernel.
 
@@ -80,14 +85,10 @@ const DEFAULT_MEMORY: u64 = 512 * MIB;
 const LARGEST_MEMORY: u64 = 1 << 42;
 /// Addresses that a guest can have for sockets (virtio 1.2, 5.10.4): 0 to 2 and the highest are taken.
 const GUEST_CIDS: RangeInclusive<u32> = 3..=u32::MAX - 1;
-/// Disks and network devices that leave room for others among the VM's.
-const MAX_DISKS: u32 = 24;
-const MAX_NETS: u32 = 4;
-/// Folders that leave room for other devices.
-const MAX_FOLDERS: u32 = 8;
 /// Microseconds that an idle vCPU waits awake at most: the driver takes no more.
 const MOST_HALT_POLL: u32 = 1000;
 const HALT_POLL: &str = "microseconds, 1000 at most, `off` or `auto` is needed";
+const NOT_WRITTEN: &str = "the first disk is `ro`, or has an overlay or a snapshot, so the guest does not write to it; leave that away, or --write";
 /// Longest name taken from a file; a number may follow.
 const MAX_NAME: usize = 60;
 /// Words of the kernel's command line that have no `=`, as the original took them among its own.
@@ -133,6 +134,10 @@ pub struct Config {
     pub programs: BTreeMap<u32, Program>,
     /// What the user should know about words.
     pub notes: Vec<String>,
+    /// What the guest writes to IMAGE is kept, whatever that is.
+    write: bool,
+    /// IMAGE is a device of the host.
+    is_device: bool,
     aliases: Vec<old::Alias>,
     /// Files that are being read.
     depth: u32,
@@ -158,6 +163,8 @@ impl Default for Config {
             log: None,
             programs: BTreeMap::new(),
             notes: Vec::new(),
+            write: false,
+            is_device: false,
             aliases: Vec::new(),
             depth: 0,
         }
@@ -177,6 +184,7 @@ impl Config {
             config.add_word(word, base)?;
         }
         config.finish()?;
+        config.settle_writes()?;
         if config.disks.is_empty() && config.kernel.is_none() { Err(ConfigError::NoDisk) } else { Ok(config) }
     }
 
@@ -198,15 +206,39 @@ impl Config {
     fn add_image(&mut self, path: &Path) -> Result<(), ConfigError> {
         let path = &images::find(path);
         self.fallback_name = name_of(path);
-        if is_text(path)? {
+        let is_device = is_device(path);
+        if !is_device && is_text(path)? {
             return self.add_file(path);
         }
-        if self.disks.insert(0, ImageOptions::new(path.to_owned())).is_some() {
+        self.add_first(path, is_device)
+    }
+
+    fn add_first(&mut self, path: &Path, is_device: bool) -> Result<(), ConfigError> {
+        let overlay = if is_device { Overlay::ThrowAway } else { Overlay::None };
+        let image = ImageOptions { overlay, ..ImageOptions::new(path.to_owned()) };
+        self.is_device = is_device;
+        if self.disks.insert(0, image).is_some() {
             let word = path.display().to_string();
             return Err(ConfigError::BadValue {
                 word,
                 reason: "there is a first disk already; use cobd1=FILE",
             });
+        }
+        Ok(())
+    }
+
+    /// When all words are there: whether the guest may write to its first disk.
+    fn settle_writes(&mut self) -> Result<(), ConfigError> {
+        let Some(image) = self.disks.get_mut(&0) else { return Ok(()) };
+        if !self.write {
+            let word = image.path.display().to_string();
+            if self.is_device {
+                self.note(&word, "what the guest writes ends with it; --write keeps it");
+            }
+        } else if self.is_device {
+            image.overlay = Overlay::None;
+        } else if image.read_only || image.overlay != Overlay::None {
+            return Err(ConfigError::BadValue { word: "--write".to_owned(), reason: NOT_WRITTEN });
         }
         Ok(())
     }
@@ -245,6 +277,13 @@ impl Config {
                 let cid = cid.ok_or_else(|| bad("a number from 3 to 4294967294 is needed, or `off`"))?;
                 self.vsock = Sockets::Address(cid);
             }
+            "write" => {
+                self.write = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(bad("`on` or `off` is needed")),
+                }
+            }
             "x11" => self.desktop.set_display(value),
             "sound" => self.desktop.set_sound(value, base),
             "kernel" => self.kernel = Some(base.join(value)),
@@ -254,21 +293,19 @@ impl Config {
             "root" => self.append.push(word.to_owned()),
             "append" => self.append.extend(value.split_whitespace().map(str::to_owned)),
             _ => match numbered(key) {
-                Some(("cobd", number)) if number < MAX_DISKS => {
+                Some(("cobd", number)) => {
+                    self.is_device &= number != 0;
                     drop(self.disks.insert(number, disk::parse(value, base).map_err(bad)?))
                 }
-                Some(("cobd", _)) => return Err(bad("the highest disk is cobd23")),
-                Some(("eth", number)) if number < MAX_NETS => {
+                Some(("eth", number)) => {
                     let (net, note) = Net::parse(value).map_err(bad)?;
                     self.nets.insert(number, net);
                     note.into_iter().for_each(|note| self.note(word, note));
                 }
-                Some(("eth", _)) => return Err(bad("the highest network device is eth3")),
-                Some(("cofs", number)) if number < MAX_FOLDERS => {
+                Some(("cofs", number)) => {
                     let folder = Folder::parse(number, value, base).map_err(bad)?;
                     drop(self.folders.insert(number, folder));
                 }
-                Some(("cofs", _)) => return Err(bad("the highest folder is cofs7")),
                 Some(("ttys", number)) => {
                     // A mode, as the original took one.
                     let (value, mode) = value.split_once(',').unwrap_or((value, ""));
@@ -336,6 +373,11 @@ fn parse_size(text: &str) -> Option<u64> {
     };
     let size = digits.parse::<u64>().ok()?.checked_mul(unit)?;
     (size > 0 && size <= LARGEST_MEMORY).then_some(size)
+}
+
+/// Whether it is a disk, partition or volume of the host.
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.file_type().is_block_device())
 }
 
 /// Tells a configuration from a disk image by its first bytes: a disk has some that no text has.

@@ -55,6 +55,7 @@ struct Disk {
     format: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     read_only: bool,
+    partition: Option<u32>,
     overlay: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     snapshot: bool,
@@ -205,6 +206,7 @@ impl Disk {
         let parts = [
             self.format.map(|format| format!("format={format}")),
             self.read_only.then(|| "ro".to_owned()),
+            self.partition.map(|number| format!("partition={number}")),
             self.overlay.map(|overlay| format!("overlay={overlay}")),
             self.snapshot.then(|| "snapshot".to_owned()),
         ];
@@ -307,7 +309,14 @@ impl From<&ImageOptions> for Disk {
             Overlay::File(path) => (Some(text(path)), false),
             Overlay::ThrowAway => (None, true),
         };
-        Self { file: text(&disk.path), format, read_only: disk.read_only, overlay, snapshot }
+        Self {
+            file: text(&disk.path),
+            format,
+            read_only: disk.read_only,
+            partition: disk.partition,
+            overlay,
+            snapshot,
+        }
     }
 }
 

@@ -122,12 +122,7 @@ impl Config {
         let disk = self.free_disk();
         self.disks.insert(disk, ImageOptions { read_only, ..ImageOptions::new(base.join(path)) });
         // The guest of the original had a SCSI bus with these.
-        let letter = u8::try_from(number)
-            .ok()
-            .and_then(|number| b'a'.checked_add(number))
-            .filter(u8::is_ascii_lowercase);
-        let letter = letter.ok_or_else(|| bad("the highest is scsi25"))?;
-        let name = if read_only { format!("sr{number}") } else { format!("sd{}", char::from(letter)) };
+        let name = if read_only { format!("sr{number}") } else { format!("sd{}", letters(number as usize)) };
         self.aliases.push(Alias { name, disk });
         Ok(())
     }
@@ -167,15 +162,20 @@ impl Config {
     }
 }
 
-/// The name of the disk with index `rank` (Linux, drivers/block/virtio_blk.c, virtblk_name_format).
+/// The name of the disk with index `rank`.
 fn disk_name(rank: usize) -> String {
+    format!("/dev/vd{}", letters(rank))
+}
+
+/// How the kernel counts disks: a, b, ..., z, aa, ... (Linux, drivers/block/virtio_blk.c, virtblk_name_format; drivers/scsi/sd.c has the same).
+fn letters(rank: usize) -> String {
     let mut name = String::new();
     let mut rank = rank + 1;
     while rank > 0 {
         name.insert(0, char::from(b'a' + ((rank - 1) % 26) as u8));
         rank = (rank - 1) / 26;
     }
-    format!("/dev/vd{name}")
+    name
 }
 
 fn is_alias(key: &str) -> bool {

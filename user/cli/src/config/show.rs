@@ -3,7 +3,9 @@
 use super::{Config, file::quoted, named};
 use crate::status::{Failure, Status};
 use clap::{Subcommand, ValueEnum};
-use std::fs;
+use serde::Serialize;
+use serde_json::json;
+use std::{borrow::Cow, fs};
 
 /// What can be done with a configuration.
 #[derive(Subcommand)]
@@ -20,6 +22,9 @@ pub enum Command {
     },
     /// Say what is wrong with a configuration, and which files it names are missing; starts nothing
     Check {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         /// IMAGE, CONFIG or @CONFIG, and key=value settings
         #[arg(required = true)]
         words: Vec<String>,
@@ -44,25 +49,34 @@ pub fn run(command: Command) -> Result<Status, Failure> {
             print!("{}", config.text(form)?);
             Ok(Status::Ok)
         }
-        Command::Check { words } => Ok(check(&Config::from_words(&words)?)),
+        Command::Check { json, words } => Ok(check(&Config::from_words(&words)?, json)),
     }
 }
 
-fn check(config: &Config) -> Status {
-    config.notes.iter().for_each(|note| println!("{note}"));
+/// A file that is named and not there, or not to be read.
+#[derive(Serialize)]
+struct Missing<'a> {
+    path: Cow<'a, str>,
+    reason: String,
+}
+
+fn check(config: &Config, json: bool) -> Status {
     let files = config.disks.values().map(|disk| &disk.path).chain(&config.kernel).chain(&config.initrd);
     let folders = config.folders.values().map(|folder| &folder.path);
-    let missing: Vec<_> =
-        files.chain(folders).filter_map(|path| Some((path, fs::metadata(path).err()?))).collect();
-    for (path, error) in &missing {
-        println!("{}: {error}", path.display());
-    }
-    if missing.is_empty() {
-        println!("the configuration is right");
-        Status::Ok
+    let missing: Vec<_> = files
+        .chain(folders)
+        .filter_map(|path| {
+            Some(Missing { path: path.to_string_lossy(), reason: fs::metadata(path).err()?.to_string() })
+        })
+        .collect();
+    if json {
+        println!("{}", json!({ "notes": config.notes, "missing": missing }));
     } else {
-        Status::Image
+        config.notes.iter().for_each(|note| println!("{note}"));
+        missing.iter().for_each(|Missing { path, reason }| println!("{path}: {reason}"));
+        missing.is_empty().then(|| println!("the configuration is right"));
     }
+    if missing.is_empty() { Status::Ok } else { Status::Image }
 }
 
 impl Config {

@@ -33,9 +33,17 @@ fn disks_have_formats_and_overlays() {
     let (format, overlay) = (Format::Qcow2, Overlay::File("c.qcow2".into()));
     assert_eq!(both, ImageOptions { format, overlay, ..ImageOptions::new("/a,b.img".into()) });
     assert_eq!(disk("/a.img,snapshot").unwrap().overlay, Overlay::ThrowAway);
-    for bad in
-        ["/a,format=iso", "/a,overlay=", "/a,ro,snapshot", "/a,snapshot,overlay=b", "/a,overlay=b,overlay=c"]
-    {
+    let part = disk("/a.vhd,partition=5,ro").unwrap();
+    assert_eq!((part.format, part.partition, part.read_only), (Format::Vhd, Some(5), true));
+    for bad in [
+        "/a,partition=0",
+        "/a,partition=",
+        "/a,format=iso",
+        "/a,overlay=",
+        "/a,ro,snapshot",
+        "/a,snapshot,overlay=b",
+        "/a,overlay=b,overlay=c",
+    ] {
         assert!(matches!(disk(bad), Err(ConfigError::BadValue { .. })), "{bad}");
     }
 }
@@ -55,6 +63,15 @@ fn an_unknown_key_names_the_nearest() {
 }
 
 #[test]
+fn devices_have_any_number() {
+    let config = words(&["cobd31=/a", "cobd100=/b", "eth15=slirp", "cofs31=/c", "cofs40=/d"]).unwrap();
+    assert!(config.disks.keys().eq(&[31, 100]) && config.folders.keys().eq(&[31, 40]));
+    assert!(config.nets.keys().eq(&[15]));
+    let config = words(&["scsi31=disk,/a", "root=/dev/sdaf2"]).unwrap();
+    assert_eq!(config.append, ["root=/dev/vda2"]);
+}
+
+#[test]
 fn bad_values_are_refused() {
     for word in [
         "mem=",
@@ -65,8 +82,6 @@ fn bad_values_are_refused() {
         "cpus=0",
         "cpus=65",
         "cpus=x",
-        "cobd24=x",
-        "eth4=slirp",
         "eth0=slip",
         "kernel=",
         "vsock=2",
@@ -99,6 +114,28 @@ fn files_and_images_are_told_apart() {
 }
 
 #[test]
+fn a_device_of_the_host_stays_as_it_is_unless_the_user_says_otherwise() {
+    let device = |words: &[&str]| {
+        let mut config = Config::default();
+        config.add_first(Path::new("/dev/sdb2"), true)?;
+        words.iter().try_for_each(|word| config.add_word(word, Path::new("")))?;
+        config.settle_writes().map(|()| (config.disks[&0].overlay.clone(), config.notes.len()))
+    };
+    assert_eq!(device(&[]).unwrap(), (Overlay::ThrowAway, 1));
+    assert_eq!(device(&["cobd1=/dev/sdc", "write=off"]).unwrap(), (Overlay::ThrowAway, 1));
+    assert_eq!(device(&["write=on"]).unwrap(), (Overlay::None, 0));
+    assert_eq!(device(&["cobd0=/dev/sdc"]).unwrap(), (Overlay::None, 0));
+    // For a file it says what is so anyway, or what cannot be.
+    assert_eq!(words(&["cobd0=/a", "write=on"]).unwrap().disks[&0].overlay, Overlay::None);
+    assert!(words(&["kernel=/k", "write=on"]).is_ok());
+    for first in ["cobd0=/a,ro", "cobd0=/a,snapshot", "cobd0=/a,overlay=b"] {
+        let error = words(&[first, "write=on"]).unwrap_err().to_string();
+        assert!(error.contains("--write") && error.contains("leave that away"), "{error}");
+    }
+    assert!(matches!(words(&["cobd0=/a", "write=yes"]), Err(ConfigError::BadValue { .. })));
+}
+
+#[test]
 fn a_name_comes_from_the_file() {
     for (path, name) in [
         ("/a/debian.img", "debian"),
@@ -114,8 +151,16 @@ fn a_name_comes_from_the_file() {
 }
 
 /// Files as the documentation of the original has them, and what each says with names.
-const CORPUS: [(&str, usize); 5] =
-    [("example", 1), ("aliases", 6), ("scsi", 6), ("bridges", 5), ("today", 0)];
+const CORPUS: [(&str, usize); 8] = [
+    ("example", 1),
+    ("aliases", 6),
+    ("scsi", 6),
+    ("bridges", 5),
+    ("desktop", 11),
+    ("limits", 8),
+    ("chain", 3),
+    ("today", 0),
+];
 
 fn corpus(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/corpus").join(name)
@@ -139,6 +184,10 @@ fn files_of_the_original_mean_what_they_meant() {
         let file = |name: &str| format!("@{}", folder.path().join(name).display());
         let config = words(&[&file(&format!("{name}.conf"))]).unwrap();
         assert_eq!(config.notes.len(), notes, "{name}: {:#?}", config.notes);
+        // As an editor of Windows leaves it.
+        let text = fs::read_to_string(corpus(&format!("{name}.conf"))).unwrap();
+        fs::write(folder.path().join("windows.conf"), text.replace('\n', "\r\n")).unwrap();
+        assert_eq!(meaning(words(&[&file("windows.conf")]).unwrap()), meaning(config.clone()), "{name}");
         for (ending, text) in config.texts() {
             let prefix = format!("{}/", folder.path().display());
             if ending == "toml" {

@@ -1,9 +1,11 @@
 //! `colinux image convert`, `check` and `export`.
 
 use crate::status::{Failure, Status};
-use colinux_image::{Grown, Source, commit as commit_overlay};
+use colinux_image::{Grown, References, Source, commit as commit_overlay};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::Path;
+use serde::Serialize;
+use serde_json::json;
+use std::{borrow::Cow, path::Path};
 
 /// Copies an image into another format, or one partition out of it.
 pub fn convert(from: &Path, to: &Path, partition: Option<u32>) -> Result<Status, Failure> {
@@ -15,38 +17,64 @@ pub fn convert(from: &Path, to: &Path, partition: Option<u32>) -> Result<Status,
     Ok(Status::Ok)
 }
 
+/// What is found in an image.
+#[derive(Serialize)]
+struct Found<'a> {
+    image: Cow<'a, str>,
+    /// How many faults its own tables have; the first are in `faults`.
+    #[serde(rename = "fault_count")]
+    count: u64,
+    faults: Vec<String>,
+    /// Clusters that are lost, which does no harm.
+    leaks: u64,
+    /// Whether the root file system is clean; it is not looked at in an image with faults.
+    clean: Option<bool>,
+    /// What e2fsck says.
+    words: String,
+}
+
 /// Looks at the image itself, and at the root file system.
-pub fn check(path: &Path) -> Result<Status, Failure> {
+pub fn check(path: &Path, json: bool) -> Result<Status, Failure> {
     let source = Source::open(path)?;
-    if let Some(references) = source.references()? {
-        if references.count > 0 {
-            references.faults.iter().for_each(|fault| println!("{fault}"));
+    let References { faults, count, leaks } = source.references()?.unwrap_or_default();
+    let image = path.to_string_lossy();
+    let mut found = Found { image, count, faults, leaks, clean: None, words: String::new() };
+    if count == 0 {
+        let (is_good, words) = source.check()?;
+        (found.clean, found.words) = (Some(is_good), words);
+    }
+    if json {
+        println!("{}", json!(found));
+    } else {
+        found.print();
+    }
+    Ok(if found.clean == Some(true) { Status::Ok } else { Status::Image })
+}
+
+impl Found<'_> {
+    fn print(&self) {
+        let Self { image, count, faults, leaks, clean, words } = self;
+        if *count > 0 {
+            faults.iter().for_each(|fault| println!("{fault}"));
             println!(
-                "{}: the image has {} faults; copy what you need (`colinux image convert`), or repair it by `qemu-img check -r all`",
-                path.display(),
-                references.count
+                "{image}: the image has {count} faults; copy what you need (`colinux image convert`), or repair it by `qemu-img check -r all`"
             );
-            return Ok(Status::Image);
+        } else if *leaks > 0 {
+            println!(
+                "{image}: {leaks} clusters are lost, which does no harm; `colinux image convert` makes a copy without them"
+            );
         }
-        if references.leaks > 0 {
-            println!(
-                "{}: {} clusters are lost, which does no harm; `colinux image convert` makes a copy without them",
-                path.display(),
-                references.leaks
-            );
+        match clean {
+            Some(true) => println!("{image}: the root file system is clean"),
+            Some(false) => {
+                print!("{words}");
+                println!(
+                    "{image}: the root file system has faults; copy what you need, or repair it by e2fsck"
+                );
+            }
+            None => {}
         }
     }
-    let (is_good, words) = source.check()?;
-    if is_good {
-        println!("{}: the root file system is clean", path.display());
-        return Ok(Status::Ok);
-    }
-    print!("{words}");
-    println!(
-        "{}: the root file system has faults; copy what you need, or repair it by e2fsck",
-        path.display()
-    );
-    Ok(Status::Image)
 }
 
 /// Writes the root file system as a tar.

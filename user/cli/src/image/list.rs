@@ -51,7 +51,7 @@ pub fn run(json: bool) -> Result<Status, Failure> {
         let how = if *mounted {
             "mounted, so no guest can have it".to_owned()
         } else {
-            format!("`sudo colinux run cobd0={device},snapshot` forgets what the guest writes")
+            format!("`sudo colinux run {device}` forgets what the guest writes, with --write it is kept")
         };
         println!("{device}: {name} ({kernel}); {how}");
     }

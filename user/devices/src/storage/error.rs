@@ -8,7 +8,7 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum StorageError {
     /// Somebody else uses it.
-    #[error("{} is in use by another program; stop it (`fuser {}` names it); an image file may be shared if all use it read-only (`,ro`)", .0.display(), .0.display())]
+    #[error("{} is in use by another program, or mounted; stop that program (`fuser {}` names it), or `umount` it; an image file may be shared if all use it read-only (`,ro`)", .0.display(), .0.display())]
     Busy(PathBuf),
     /// It may not be written.
     #[error("{} cannot be written; change its permissions, or use it read-only (`cobd0=FILE,ro`)", .0.display())]
@@ -20,6 +20,16 @@ pub enum StorageError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A partition that is not there.
+    #[error("{} has no partition {number}; it has: {has}", path.display())]
+    NoPartition {
+        /// The image.
+        path: PathBuf,
+        /// The number.
+        number: u32,
+        /// The partitions that it has.
+        has: String,
     },
     /// Its contents are not what they should be.
     #[error("cannot use {} as a {format} image: {reason}", path.display())]

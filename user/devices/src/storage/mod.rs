@@ -5,12 +5,14 @@ mod create;
 mod error;
 mod format;
 mod open;
+mod partition;
 mod raw;
 
 use crate::Slices;
 pub use create::create_image;
 pub use error::StorageError;
 pub use open::{Format, ImageOptions, Overlay};
+pub use partition::{find_partition, medium};
 pub use raw::RawImage;
 use std::io;
 

@@ -3,7 +3,12 @@
 //! The format is what the user says or the name's extension, never what the first bytes look like: a guest writes them, and could turn its raw disk into
 //! one whose base is a file of the host. For the same reason an image names other files only in its own folder or below.
 
-use super::{RawImage, Storage, StorageError, blocks, format::FormatImage, raw::open_locked};
+use super::{
+    RawImage, Storage, StorageError, blocks,
+    format::FormatImage,
+    partition::{Partition, find_partition},
+    raw::{check_free, open_locked},
+};
 use imago::{
     DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder, StorageOpenOptions,
     file::File, format::gate::ImplicitOpenGate, qcow2::Qcow2, raw::Raw, vmdk::Vmdk,
@@ -89,13 +94,15 @@ pub struct ImageOptions {
     pub read_only: bool,
     /// Where writes go.
     pub overlay: Overlay,
+    /// Only the partition of this number.
+    pub partition: Option<u32>,
 }
 
 impl ImageOptions {
     /// An image by its name, to be written.
     pub fn new(path: PathBuf) -> Self {
         let format = Format::of_name(&path);
-        Self { path, format, read_only: false, overlay: Overlay::None }
+        Self { path, format, read_only: false, overlay: Overlay::None, partition: None }
     }
 
     /// Opens and locks all files of the image.
@@ -103,6 +110,13 @@ impl ImageOptions {
     /// # Errors
     /// One is missing, busy, may not be written, or is not what it should be.
     pub fn open(&self) -> Result<Arc<dyn Storage>, StorageError> {
+        let disk = self.open_whole()?;
+        let Some(number) = self.partition else { return Ok(disk) };
+        let part = find_partition(&self.path, &disk, number)?;
+        Ok(Arc::new(Partition::new(disk, &part)))
+    }
+
+    fn open_whole(&self) -> Result<Arc<dyn Storage>, StorageError> {
         if !matches!(self.format, Format::Raw | Format::Qcow2)
             && let Some(image) = self.in_blocks()?
         {
@@ -135,7 +149,9 @@ impl ImageOptions {
         Ok(Some(Arc::new(blocks::Blocks::new(image, reader).map_err(layer.damaged())?)))
     }
 
+    /// Opens the image below an overlay. It is only read, but one that the host writes to meanwhile would not be what the overlay was made for.
     fn base(&self) -> Result<FormatAccess<File>, StorageError> {
+        check_free(&self.path)?;
         Layer::new(&self.path, self.format).open(true)
     }
 

@@ -10,10 +10,16 @@ use std::{
     os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread::sleep,
+    time::Duration,
 };
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (statfs(2)): what lies there is in memory.
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// How often a device is asked for that is busy, and how long to wait before it is asked for again.
+const MOST_ATTEMPTS: u32 = 5;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 
 /// A raw image: a file or block device whose bytes are the disk's.
 pub struct RawImage {
@@ -87,6 +93,28 @@ pub(super) fn open_locked(path: &Path, read_only: bool) -> Result<(File, bool), 
         }
     }
     Ok((file, is_device))
+}
+
+/// Makes sure that nobody has a block device for himself, as mounts, swap, RAIDs and guests that write to it do. Files are never refused.
+///
+/// # Errors
+/// Somebody has, or the device cannot be read.
+pub(super) fn check_free(path: &Path) -> Result<(), StorageError> {
+    let io_error = |source| StorageError::Io { path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(io_error)?.file_type().is_block_device() {
+        return Ok(());
+    }
+    for attempt in 1.. {
+        match OpenOptions::new().read(true).custom_flags(OFlags::EXCL.bits() as i32).open(path) {
+            // Another guest may ask just now.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && attempt < MOST_ATTEMPTS => {
+                sleep(BETWEEN_ATTEMPTS);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => break,
+            result => return result.map(drop).map_err(io_error),
+        }
+    }
+    Err(StorageError::Busy(path.to_owned()))
 }
 
 /// Repeats `step`, which moves a part of the data, until all has moved.

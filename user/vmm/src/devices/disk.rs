@@ -4,7 +4,7 @@ use super::{Devices, Model};
 use crate::{Options, VmmError};
 use colinux_devices::{Block, CAPACITY, ImageOptions, Storage};
 use colinux_loader::Medium;
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 /// More queues than this gain nothing for a disk that is one file.
 const MAX_QUEUES: u32 = 4;
@@ -58,18 +58,5 @@ impl Disks {
 
 /// The first disk, for the loader.
 pub(crate) fn medium(disks: &[Arc<dyn Storage>]) -> Option<Arc<dyn Medium>> {
-    disks.first().map(|disk| Arc::new(DiskMedium(Arc::clone(disk))) as Arc<dyn Medium>)
-}
-
-/// A disk as the loader reads it.
-struct DiskMedium(Arc<dyn Storage>);
-
-impl Medium for DiskMedium {
-    fn size(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
-    }
+    disks.first().map(colinux_devices::medium)
 }

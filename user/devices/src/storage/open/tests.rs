@@ -128,6 +128,63 @@ fn a_flat_vmdk_is_read() {
     drop((disk, base));
 }
 
+/// Writes a table with the partitions 1 and 3 to a disk of 1 MiB of ones: (16, 512), (1024, 1024) in sectors.
+fn partition(path: &Path, format: Format) {
+    let disk = ImageOptions { format, ..ImageOptions::new(path.to_owned()) }.open().unwrap();
+    write(&disk, 0, 1 << 20, 1);
+    let mut table = [0; 512];
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    for (entry, start, len) in [(0, 16_u32, 512_u32), (2, 1024, 1024)] {
+        let entry = &mut table[446 + 16 * entry..][..16];
+        entry[4] = 0x83;
+        entry[8..12].copy_from_slice(&start.to_le_bytes());
+        entry[12..].copy_from_slice(&len.to_le_bytes());
+    }
+    disk.write(Slices::from(&mut table[..]), 0).unwrap();
+    disk.sync().unwrap();
+}
+
+#[test]
+fn a_partition_is_a_disk_of_its_own_in_every_format() {
+    let (folder, base) = folder();
+    let other = folder.path().join("disk.qcow2");
+    qcow2(&other, None);
+    for (path, format) in [(base, Format::Raw), (other, Format::Qcow2)] {
+        partition(&path, format);
+        let whole = ImageOptions::new(path);
+        let options = ImageOptions { partition: Some(3), ..whole.clone() };
+        let disk = options.open().unwrap();
+        assert_eq!(disk.len(), 1 << 19);
+        write(&disk, 0, 512, 7);
+        write(&disk, (1 << 19) - 512, 512, 8);
+        disk.write_zeroes(4096, 4096, true).unwrap();
+        disk.discard(1 << 18, 1 << 17).unwrap();
+        disk.sync().unwrap();
+        // Nothing reaches what is beside it, and its size stays.
+        assert!(disk.read(Slices::from(&mut [0; 512][..]), 1 << 19).is_err());
+        assert!(disk.write(Slices::from(&mut [0; 1024][..]), (1 << 19) - 512).is_err());
+        assert!(disk.write_zeroes(u64::MAX, 512, false).is_err() && disk.discard(1 << 19, 1).is_err());
+        assert!(disk.grow(Some(1 << 20)).unwrap_err().to_string().contains("size is fixed"));
+        assert_eq!(disk.grow(None).unwrap(), 1 << 19);
+        drop(disk);
+        let disk = whole.open().unwrap();
+        assert_eq!(read(&disk, (1 << 19) - 1, 513), [&[1][..], &[7; 512]].concat());
+        assert_eq!(read(&disk, (1 << 19) + 4095, 4098), [&[1][..], &[0; 4096], &[1]].concat());
+        assert_eq!(read(&disk, (1 << 20) - 512, 512), [8; 512]);
+        drop(disk);
+        let snapshot = ImageOptions { overlay: Overlay::ThrowAway, ..options.clone() }.open().unwrap();
+        write(&snapshot, 0, 512, 9);
+        assert_eq!((read(&snapshot, 0, 1), snapshot.len()), (vec![9], 1 << 19));
+        drop(snapshot);
+        let first = ImageOptions { partition: Some(1), read_only: true, ..whole.clone() }.open().unwrap();
+        assert_eq!((first.len(), read(&first, 0, 512)), (512 << 9, vec![1; 512]));
+        drop(first);
+        assert_eq!(read(&options.open().unwrap(), 0, 1), [7], "the snapshot is gone");
+        let missing = ImageOptions { partition: Some(2), read_only: true, ..whole };
+        assert!(reason(missing.open()).ends_with("has no partition 2; it has: 1, 3"));
+    }
+}
+
 #[test]
 fn what_is_no_image_is_refused() {
     let (folder, base) = folder();
