@@ -95,6 +95,35 @@ fn a_frame_fills_as_many_buffers_as_it_needs() {
 }
 
 #[test]
+fn no_buffer_is_used_before_the_whole_frame_is_in_its_buffers() {
+    let mut guest = Guest::new(1 << VIRTIO_NET_F_MRG_RXBUF);
+    // The second buffer is where the first is put into the used ring: whatever is copied after that spoils it.
+    let places = [DATA, crate::testing::used(RECEIVE) + 4];
+    for (index, place) in (0..).zip(places) {
+        guest.descriptor(RECEIVE, index, place, 100, WRITE, 0);
+        guest.send(RECEIVE, index);
+    }
+    guest.host_sends(&[0xee; 188]);
+    guest.wait("the frame", |guest| guest.used_count(RECEIVE) == 2);
+    for index in 0..2 {
+        assert_eq!(guest.used_entry(RECEIVE, index), (index.into(), 100));
+    }
+}
+
+#[test]
+fn a_driver_that_takes_its_word_back_gets_a_new_start() {
+    let mut guest = Guest::new(0);
+    for status in [11, 15, 11, 15] {
+        assert_eq!(guest.status(status), status);
+    }
+    guest.start(0);
+    guest.descriptor(RECEIVE, 0, DATA, 1600, WRITE, 0);
+    guest.send(RECEIVE, 0);
+    guest.host_sends(&frame(100));
+    guest.wait("the frame", |guest| guest.used_count(RECEIVE) == 1);
+}
+
+#[test]
 fn a_driver_without_merging_loses_only_what_is_too_large() {
     let mut guest = Guest::new(0);
     guest.descriptor(RECEIVE, 0, DATA, HEADER as u32, NEXT | WRITE, 1);

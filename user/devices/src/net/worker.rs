@@ -105,28 +105,26 @@ impl Job {
         let Some(backend) = link.backend.as_deref_mut() else { return Ok(Next::Guest) };
         self.receiver.hush(&self.memory)?;
         let before = self.receiver.active.queue.next_used();
-        let mut next = Next::More;
+        let next = self.fill(backend);
+        // What came before a failure is the guest's.
+        self.receiver.tell(&self.memory, before)?;
+        next
+    }
+
+    /// Receives frames until one of the sides has no more.
+    fn fill(&mut self, backend: &mut dyn Backend) -> Result<Next, Failure> {
         for _ in 0..BATCH {
-            let Some(frame) = backend.frame().map_err(Failure::Backend)? else {
-                next = Next::Backend;
-                break;
-            };
+            let Some(frame) = backend.frame().map_err(Failure::Backend)? else { return Ok(Next::Backend) };
             match self.receiver.put(&self.memory, &frame)? {
                 Outcome::Received => backend.take_frame(),
                 Outcome::TooLarge => {
                     debug!("{}: lost a frame of {} bytes", self.handle.name(), frame.bytes.len());
                     backend.take_frame();
                 }
-                Outcome::NoRoom { more } => {
-                    next = if more { Next::More } else { Next::Guest };
-                    break;
-                }
+                Outcome::NoRoom { more } => return Ok(if more { Next::More } else { Next::Guest }),
             }
         }
-        if self.receiver.active.queue.next_used() != before {
-            self.receiver.tell(&self.memory)?;
-        }
-        Ok(next)
+        Ok(Next::More)
     }
 
     fn wait(&self, link: &Link, send: Next, receive: Next) -> io::Result<()> {
