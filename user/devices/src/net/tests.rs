@@ -140,6 +140,44 @@ fn a_driver_without_merging_loses_only_what_is_too_large() {
 #[test]
 fn what_the_host_does_not_take_waits() {
     let mut guest = Guest::new(0);
+/// A backend that ends with the first frame that it is to send.
+struct Ends(UnixStream);
+
+impl Backend for Ends {
+    fn file(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+    fn features(&self) -> u64 {
+        0
+    }
+    fn set_features(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn frame(&mut self) -> io::Result<Option<Frame<'_>>> {
+        Ok(None)
+    }
+    fn take_frame(&mut self) {}
+    fn send(&mut self, _: crate::Slices<'_>) -> io::Result<bool> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn flush(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+#[test]
+fn a_frame_with_which_the_backend_ends_is_used_and_told() {
+    let (_cable, socket) = UnixStream::pair().unwrap();
+    let net = Net::new(Mac::of(&[], "test", 0), Box::new(Ends(socket))).unwrap();
+    let mut guest = Driver::new("eth0", Box::new(net));
+    guest.start(0);
+    guest.descriptor(TRANSMIT, 0, DATA, 100, 0, 0);
+    guest.send(TRANSMIT, 0);
+    guest.wait("the buffer", |guest| guest.used_count(TRANSMIT) == 1);
+    assert_eq!(guest.transport.wiring().interrupts[TRANSMIT].wait().unwrap(), 1);
+    guest.wait("the end of the link", |guest| link(guest) == 0);
+}
+
     const FRAMES: u16 = 60;
     let size = 30_000;
     guest.memory.write_slice(&frame(size), GuestAddress(DATA + HEADER as u64)).unwrap();
