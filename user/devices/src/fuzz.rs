@@ -117,7 +117,7 @@ fn make(kind: Kind) -> (Box<dyn VirtioDevice>, Option<UnixStream>) {
         Kind::Net => {
             let (cable, socket) = UnixStream::pair().unwrap();
             cable.set_nonblocking(true).unwrap();
-            let net = Net::new(Mac::of("fuzz", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
+            let net = Net::new(Mac::of(&[], "fuzz", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
             (Box::new(net), Some(cable))
         }
     }

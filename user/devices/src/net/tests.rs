@@ -25,7 +25,7 @@ drives!(Guest);
 impl Guest {
     fn new(features: u64) -> Self {
         let (cable, socket) = UnixStream::pair().unwrap();
-        let net = Net::new(Mac::of("test", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
+        let net = Net::new(Mac::of(&[], "test", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
         let plug = net.cable();
         let mut driver = Driver::new("eth0", Box::new(net));
         driver.start(features);
@@ -57,7 +57,10 @@ fn frame(len: usize) -> Vec<u8> {
 #[test]
 fn frames_leave_the_guest_whole_and_in_order() {
     let mut guest = Guest::new(0);
-    assert_eq!(guest.bytes(PAGE + offset_of!(DevicePage, config) as u64, 6), Mac::of("test", 0).octets());
+    assert_eq!(
+        guest.bytes(PAGE + offset_of!(DevicePage, config) as u64, 6),
+        Mac::of(&[], "test", 0).octets()
+    );
     assert_eq!(link(&guest), 1);
     for round in 0..40_u16 {
         let len = 60 + usize::from(round) * 100;
@@ -137,9 +140,6 @@ fn a_driver_without_merging_loses_only_what_is_too_large() {
     assert_eq!(guest.bytes(DATA + 0x100, 1514), frame(1514));
 }
 
-#[test]
-fn what_the_host_does_not_take_waits() {
-    let mut guest = Guest::new(0);
 /// A backend that ends with the first frame that it is to send.
 struct Ends(UnixStream);
 
@@ -178,6 +178,9 @@ fn a_frame_with_which_the_backend_ends_is_used_and_told() {
     guest.wait("the end of the link", |guest| link(guest) == 0);
 }
 
+#[test]
+fn what_the_host_does_not_take_waits() {
+    let mut guest = Guest::new(0);
     const FRAMES: u16 = 60;
     let size = 30_000;
     guest.memory.write_slice(&frame(size), GuestAddress(DATA + HEADER as u64)).unwrap();
