@@ -17,7 +17,7 @@ use virtio_bindings::{
 use virtio_queue::{Error as QueueError, Queue, QueueT};
 use vm_memory::GuestAddress;
 
-const TRANSPORT_FEATURES: u64 =
+pub(crate) const TRANSPORT_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
 /// The event lines of a device.

@@ -10,7 +10,11 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Puts buffers, by head and bytes, into the used ring, and then stores its index.
-pub(super) fn add_all(queue: &mut Queue, memory: &GuestMemory, used: &[(u16, u32)]) -> Result<(), BadRequest> {
+pub(super) fn add_all(
+    queue: &mut Queue,
+    memory: &GuestMemory,
+    used: &[(u16, u32)],
+) -> Result<(), BadRequest> {
     let Some(((head, len), others)) = used.split_last() else { return Ok(()) };
     for (head, len) in others {
         let index = queue.next_used();

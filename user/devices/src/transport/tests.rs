@@ -242,9 +242,10 @@ proptest! {
         ]), prop::sample::select(vec![0_u32, 1, 15, 16, 17, 48, 512, 513, 0x1_0000, u32::MAX]), 0_u16..8, 0_u16..20), 16),
         header in any::<[u8; 16]>(),
         heads in prop::collection::vec(0_u16..20, 1..6),
+        event_idx in any::<bool>(),
     ) {
         let mut guest = Guest::new();
-        guest.start();
+        guest.driver.start(1 << VIRTIO_BLK_F_FLUSH | u64::from(event_idx) << VIRTIO_RING_F_EVENT_IDX);
         guest.put(HEADER, header);
         guest.put(HEADER, u32::from(header[0] % 16));
         for (index, (address, len, flags, next)) in (0..).zip(table) {
@@ -295,9 +296,10 @@ proptest! {
             1_u64..5,
             prop::collection::vec(1_u32..1500, 0..4),
         ), 1..12),
+        event_idx in any::<bool>(),
     ) {
         let mut guest = Guest::new();
-        guest.start();
+        guest.driver.start(1 << VIRTIO_BLK_F_FLUSH | u64::from(event_idx) << VIRTIO_RING_F_EVENT_IDX);
         let mut model = vec![0; SECTORS as usize * 512];
         for (kind, sector, count, cuts) in requests {
             let answer = expected(&mut model, kind, sector, count);
