@@ -1,7 +1,7 @@
 //! Disk images, the file systems on them, and archives.
 
 use crate::damage::damaged;
-use colinux_devices::{Format, ImageOptions, Slices, fuzz::disk_images};
+use colinux_devices::{Format, ImageOptions, Slices, Storage, fuzz::disk_images};
 use colinux_loader::{Disk, Medium};
 use std::{
     fs, io,
@@ -33,7 +33,29 @@ pub fn images(data: &[u8]) {
             }
         }
         let _ = disk.sync();
+        if !read_only {
+            change(&*disk);
+        }
     }
+}
+
+/// Does to a disk what moves its blocks. A device asks for places that it has only.
+fn change(disk: &dyn Storage) {
+    /// Larger ones would have tables that take long.
+    const LARGEST: u64 = 1 << 32;
+    let len = disk.len();
+    for at in [0, 1 << 20, len.saturating_sub(1 << 16)] {
+        if at.checked_add(1 << 16).is_some_and(|end| end <= len) {
+            let _ = disk.discard(at, 1 << 16);
+            let _ = disk.write_zeroes(at, 4096, false);
+            let _ = disk.write_zeroes(at, 1 << 16, true);
+        }
+    }
+    if len < LARGEST {
+        let _ = disk.grow(Some(len + (1 << 20)));
+    }
+    let _ = disk.grow(None);
+    let _ = disk.sync();
 }
 
 /// A disk in memory.

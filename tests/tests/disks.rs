@@ -121,11 +121,12 @@ fn partition_alone_is_changed(folder: &Path) -> Result<()> {
 fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = host(folder.path())?;
-    // What the host uses is refused: a mounted partition, and the disk that it is on.
+    // What a loop device is made of is refused, and so is what the host uses: a mounted partition, and the disk that it is on.
     lab.ok("mke2fs -q /root/part && mount /root/part /mnt")?;
-    for disk in ["part", "whole"] {
+    for (disk, reason) in [("part", "in use"), ("whole", "in use"), ("part.img", "is the file of /dev/loop")]
+    {
         let out = lab.run(&format!("cd /root && colinux run {IMAGE} cobd1={disk}"))?;
-        ensure!(out.status == BUSY && out.stderr.contains("in use"), "{disk}: {out:?}");
+        ensure!(out.status == BUSY && out.stderr.contains(reason), "{disk}: {out:?}");
     }
     for words in ["part", "--write part", "cobd0=part,overlay=over"] {
         let out = lab.run(&format!("cd /root && colinux run {words}"))?;
@@ -172,6 +173,14 @@ fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
     ensure!(blocks()? > 10_000, "the probe wrote {} blocks", blocks()?);
     guest.ok(&format!("blkdiscard {}", disk(1)))?;
     ensure!(blocks()? < 100, "{} blocks are left after a discard", blocks()?);
+    // A device is told what is discarded; zeros would not count as such (Documentation/block/stat.rst).
+    let discards = || -> Result<u64> {
+        let stat = lab.ok("cat /sys/class/block/$(basename $(readlink /root/part))/stat")?;
+        Ok(stat.split_whitespace().nth(11).unwrap_or_default().parse()?)
+    };
+    let before = discards()?;
+    guest.ok(&format!("blkdiscard {}", disk(3)))?;
+    ensure!(discards()? > before, "the device was told of no discard");
     // It grows while it is used.
     for (number, words, bytes) in
         [(1, "", 96_u64 << 20), (2, "--size 128M", 128 << 20), (0, "--size 6G", 6 << 30)]

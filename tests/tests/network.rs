@@ -94,13 +94,18 @@ fn a_guest_is_connected_by_address_translation_tap_and_bridge() -> Result<()> {
     ensure!(lab.run("ip link show tap7")?.status != 0, "the TAP device outlived the guest");
 
     // The next guest has the same addresses, which are free again, and passt ends with it.
-    let mut guest = Guest::boot(&lab, &format!("{IMAGE} name=net eth0=slirp eth3=macvtap,wire"))?;
+    let mut guest = Guest::boot(
+        &lab,
+        &format!("{IMAGE} name=net eth0=slirp eth2=macvtap,wire,vhost=off eth3=macvtap,wire"),
+    )?;
     // The kernel may have a word to say first, so soon after its start.
     ensure!(guest.ok("cat /sys/class/net/eth0/address")?.ends_with(&before), "another address");
     lab.ok("pgrep passt")?;
-    guest.ok("ip link set eth1 up")?;
+    guest.ok("ip link set eth1 up && ip link set eth2 up")?;
     lab.ok("ip link del wire")?;
-    guest.ok("until [ $(cat /sys/class/net/eth1/carrier) = 0 ]; do sleep 0.1; done")?;
+    for device in ["eth1", "eth2"] {
+        guest.ok(&format!("until [ $(cat /sys/class/net/{device}/carrier) = 0 ]; do sleep 0.1; done"))?;
+    }
     guest.power_off()?;
     ensure!(lab.run("pgrep passt")?.status != 0, "passt outlived the guest");
     refused(&lab)?;

@@ -220,7 +220,7 @@ impl Status {
 
     fn of_storage(error: &StorageError) -> Self {
         match error {
-            StorageError::Busy(_) => Self::Busy,
+            StorageError::Busy(_) | StorageError::Loop { .. } => Self::Busy,
             StorageError::Io { source, .. } => Self::of_file(source),
             _ => Self::Image,
         }
@@ -247,7 +247,7 @@ impl Status {
                 Self::Driver
             }
             VmmError::Load(error) => Self::of_load(error),
-            VmmError::Storage(colinux_vmm::StorageError::Busy(_)) => Self::Busy,
+            VmmError::Storage(StorageError::Busy(_) | StorageError::Loop { .. }) => Self::Busy,
             VmmError::Vsock(VsockError::Taken(_)) => Self::Busy,
             VmmError::Vsock(VsockError::Open(source)) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::Permission

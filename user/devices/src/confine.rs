@@ -4,6 +4,7 @@
 //! [`ForbiddenCalls`](colinux_driver::ForbiddenCalls) tells of it.
 
 use colinux_abi::ioctl::{LEND_MEMORY, RECOVER_MEMORY, RUN, STOP};
+use colinux_driver::BLKDISCARD;
 use libc::c_long;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use seccompiler::{
@@ -86,8 +87,6 @@ const VHOST_NET_SET_BACKEND: u32 = 0x4008_af30;
 const TUNGETIFF: u32 = 0x8004_54d2;
 /// `TUNSETOFFLOAD` (include/uapi/linux/if_tun.h): `_IOW('T', 208, unsigned int)`.
 const TUNSETOFFLOAD: u32 = 0x4004_54d0;
-/// `BLKDISCARD`, `BLKZEROOUT` (include/uapi/linux/fs.h): `_IO(0x12, 119)` and `_IO(0x12, 127)`.
-const BLOCK_DEVICES: [u32; 2] = [0x1277, 0x127f];
 
 impl Work {
     fn calls(self) -> Vec<c_long> {
@@ -106,11 +105,11 @@ impl Work {
         match self {
             Self::Memory => Vec::new(),
             Self::Balloon => vec![LEND_MEMORY, RECOVER_MEMORY],
-            Self::Disk => BLOCK_DEVICES.to_vec(),
-            Self::Net => vec![TUNSETOFFLOAD],
+            Self::Disk => vec![BLKDISCARD],
+            Self::Net => vec![TUNSETOFFLOAD, TUNGETIFF],
             Self::Watch => vec![VHOST_VSOCK_SET_RUNNING],
             Self::Cable => vec![VHOST_NET_SET_BACKEND, TUNGETIFF],
-            Self::Vcpu => [&[RUN, STOP], &BLOCK_DEVICES[..]].concat(),
+            Self::Vcpu => vec![RUN, STOP, BLKDISCARD],
         }
     }
 

@@ -6,6 +6,7 @@ use crate::{
     net::{handshake, persist::ClosedWindows, segment::Segment},
     storage,
     testing::{DATA, Driver, MEMORY, PAGE, SIZE, available, descriptors, used},
+    transport::TRANSPORT_FEATURES,
 };
 use colinux_abi::ioctl::Extent;
 use std::{
@@ -77,6 +78,10 @@ impl Input<'_> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
+    fn features(&mut self) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|_| self.byte()))
+    }
+
     fn bytes(&mut self, count: usize) -> Vec<u8> {
         self.0.split_off(..count.min(self.0.len())).unwrap_or_default().to_vec()
     }
@@ -117,7 +122,7 @@ fn make(kind: Kind) -> (Box<dyn VirtioDevice>, Option<UnixStream>) {
         Kind::Net => {
             let (cable, socket) = UnixStream::pair().unwrap();
             cable.set_nonblocking(true).unwrap();
-            let net = Net::new(Mac::of("fuzz", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
+            let net = Net::new(Mac::of(&[], "fuzz", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
             (Box::new(net), Some(cable))
         }
     }
@@ -126,10 +131,10 @@ fn make(kind: Kind) -> (Box<dyn VirtioDevice>, Option<UnixStream>) {
 /// A guest that drives a device as `data` says.
 pub fn guest(kind: Kind, data: &[u8]) {
     let (device, mut cable) = make(kind);
-    let offered = device.features();
+    let offered = device.features() | TRANSPORT_FEATURES;
     let mut guest = Driver::new("fuzz", device);
     let mut input = Input(data);
-    guest.start(offered & u64::from(input.number()));
+    guest.start(offered & input.features());
     let queues = guest.sent.len();
     while !input.0.is_empty() {
         let op = input.byte();
@@ -164,7 +169,7 @@ pub fn guest(kind: Kind, data: &[u8]) {
             }
             _ => {
                 settle(&guest);
-                guest.start(offered & u64::from(input.number()));
+                guest.start(offered & input.features());
             }
         }
     }

@@ -5,8 +5,8 @@ use colinux_driver::GuestMemory;
 use std::{
     mem::{offset_of, size_of},
     sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering, fence},
     },
 };
 use vm_memory::{AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory};
@@ -19,6 +19,8 @@ pub type MemoryError = vm_memory::GuestMemoryError;
 pub(crate) struct Registers {
     memory: Arc<GuestMemory>,
     page: u64,
+    /// Held by whoever changes the configuration space.
+    config_lock: Arc<Mutex<()>>,
 }
 
 /// Addresses and size of a virtqueue, as the guest wrote them.
@@ -34,7 +36,7 @@ pub(crate) struct QueueSetup {
 impl Registers {
     /// The page at guest-physical address `page`.
     pub(crate) fn new(memory: Arc<GuestMemory>, page: u64) -> Self {
-        Self { memory, page }
+        Self { memory, page, config_lock: Arc::default() }
     }
 
     pub(crate) fn memory(&self) -> &Arc<GuestMemory> {
@@ -49,29 +51,36 @@ impl Registers {
         self.memory.store(value, GuestAddress(self.page + offset as u64), Ordering::Release)
     }
 
-    /// Describes a device; everything else of the page becomes zero.
-    pub(crate) fn offer(
+    /// Zeroes the page.
+    pub(crate) fn clear(&self) -> Result<(), MemoryError> {
+        self.memory.write_slice(&[0; size_of::<DevicePage>()], GuestAddress(self.page))
+    }
+
+    /// Writes all that the device tells the guest of itself.
+    pub(crate) fn describe(
         &self,
         id: u32,
         features: u64,
         sizes: &[u16],
         config: &[u8],
     ) -> Result<(), MemoryError> {
-        self.memory.write_slice(&[0; size_of::<DevicePage>()], GuestAddress(self.page))?;
         self.store(offset_of!(DevicePage, device_features), features)?;
         self.store(offset_of!(DevicePage, queue_count), sizes.len() as u32)?;
         self.store(offset_of!(DevicePage, config_len), config.len() as u32)?;
         for (queue, size) in sizes.iter().enumerate() {
             self.store(queue_offset(queue) + offset_of!(QueueRegisters, size_max), *size)?;
         }
-        self.config().write(0, config)?;
+        self.change_config(0, config)?;
         self.store(offset_of!(DevicePage, device_id), id)
     }
 
-    /// Changes a part of the configuration space; a reader that meets the change sees another generation and reads again.
+    /// Changes a part of the configuration space. The generation is odd meanwhile: what was read then, or before, is to be read again.
     pub(crate) fn change_config(&self, offset: usize, bytes: &[u8]) -> Result<(), MemoryError> {
-        let generation: u32 = self.load(offset_of!(DevicePage, config_generation))?;
+        let _alone = self.config_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // The guest may have written it, too.
+        let generation = self.load::<u32>(offset_of!(DevicePage, config_generation))? & !1;
         self.store(offset_of!(DevicePage, config_generation), generation.wrapping_add(1))?;
+        fence(Ordering::Release);
         self.config().write(offset, bytes)?;
         self.store(offset_of!(DevicePage, config_generation), generation.wrapping_add(2))
     }

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::{virtio_config::VIRTIO_F_VERSION_1, virtio_ring::VIRTIO_RING_F_EVENT_IDX};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Where the register page is.
@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     pub(crate) transport: Transport,
     /// Buffers made available, for each queue.
     pub(crate) sent: Vec<u16>,
+    /// What it was started with last.
+    features: u64,
 }
 
 impl Driver {
@@ -79,7 +81,7 @@ impl Driver {
         let wiring = Wiring::new(queues).unwrap();
         let mut transport = Transport::new(name, device, Arc::clone(&memory), PAGE, wiring);
         transport.offer().unwrap();
-        Self { memory, transport, sent: vec![0; queues] }
+        Self { memory, transport, sent: vec![0; queues], features: 0 }
     }
 
     pub(crate) fn put<T: ByteValued>(&self, at: u64, value: T) {
@@ -138,6 +140,7 @@ impl Driver {
 
     /// Starts the device with empty rings; `features` are those of its type.
     pub(crate) fn start(&mut self, features: u64) {
+        self.features = features;
         self.status(0);
         for queue in 0..self.sent.len() {
             self.write(descriptors(queue), &[0; 0x3000]);
@@ -184,8 +187,10 @@ impl Driver {
         }
     }
 
-    /// Does what `nonsense` says; afterwards the device has answered all of the queues `answered`, or failed.
+    /// Starts the device anew and does what `nonsense` says; afterwards the device has answered all of the queues `answered`, or failed.
     pub(crate) fn play(&mut self, nonsense: &Nonsense, answered: &[usize]) {
+        let event_idx = u64::from(nonsense.event_idx) << VIRTIO_RING_F_EVENT_IDX;
+        self.start(self.features & !(1 << VIRTIO_RING_F_EVENT_IDX) | event_idx);
         for (queue, table) in nonsense.tables.iter().enumerate().take(self.sent.len()) {
             for (index, (address, len, flags, next)) in (0..).zip(table) {
                 self.descriptor(queue, index, *address, *len, *flags, *next);
@@ -211,6 +216,8 @@ pub(crate) struct Nonsense {
     pub(crate) bytes: Vec<u8>,
     /// Queue and head of what it makes available.
     pub(crate) heads: Vec<(usize, u16)>,
+    /// Whether it says by indices when it is to be told.
+    pub(crate) event_idx: bool,
 }
 
 /// Nonsense for a device of `queues` queues: addresses in and out of memory and in the rings themselves, lengths around `lens`, loops and indices that do not exist.
@@ -233,5 +240,6 @@ pub(crate) fn nonsense(queues: usize, lens: &[u32]) -> impl Strategy<Value = Non
     let tables = prop::collection::vec(table, queues);
     let bytes = prop::collection::vec(prop_oneof![Just(0_u8), 0..8_u8, any::<u8>()], 0..256);
     let heads = prop::collection::vec((0..queues, 0_u16..SIZE + 4), 1..12);
-    (tables, bytes, heads).prop_map(|(tables, bytes, heads)| Nonsense { tables, bytes, heads })
+    let all = (tables, bytes, heads, any::<bool>());
+    all.prop_map(|(tables, bytes, heads, event_idx)| Nonsense { tables, bytes, heads, event_idx })
 }

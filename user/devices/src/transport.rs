@@ -17,7 +17,7 @@ use virtio_bindings::{
 use virtio_queue::{Error as QueueError, Queue, QueueT};
 use vm_memory::GuestAddress;
 
-const TRANSPORT_FEATURES: u64 =
+pub(crate) const TRANSPORT_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
 /// The event lines of a device.
@@ -51,6 +51,8 @@ pub struct Transport {
     activities: Vec<Box<dyn Activity>>,
     /// Status that was last acted upon.
     status: u32,
+    /// The page is where the guest looks for it, and filled.
+    has_page: bool,
 }
 
 impl Transport {
@@ -64,7 +66,7 @@ impl Transport {
     ) -> Self {
         let registers = Registers::new(memory, page);
         let (name, bells) = (name.to_owned(), Arc::default());
-        Self { name, device, registers, wiring, bells, activities: Vec::new(), status: 0 }
+        Self { name, device, registers, wiring, bells, activities: Vec::new(), status: 0, has_page: false }
     }
 
     /// The device's event lines.
@@ -88,8 +90,15 @@ impl Transport {
     /// The page is not guest memory.
     pub fn offer(&mut self) -> Result<(), MemoryError> {
         self.stop();
+        self.registers.clear()?;
+        self.describe()?;
+        self.has_page = true;
+        Ok(())
+    }
+
+    fn describe(&self) -> Result<(), MemoryError> {
         let sizes = self.device.queue_sizes();
-        self.registers.offer(self.device.id(), self.offered(), &sizes, &self.device.config())
+        self.registers.describe(self.device.id(), self.offered(), &sizes, &self.device.config())
     }
 
     fn offered(&self) -> u64 {
@@ -135,6 +144,8 @@ impl Transport {
     }
 
     fn activate(&mut self, features: u64) -> Result<(), MemoryError> {
+        // A guest may take DRIVER_OK back and say it again, without a reset.
+        self.end();
         let negotiated = Negotiated { features, config: self.registers.config() };
         let sizes = self.device.queue_sizes();
         let mut queues = Vec::new();
@@ -189,18 +200,21 @@ impl Transport {
         if queue.is_valid(memory) { Ok(Some(queue)) } else { Err(QueueError::FindMemoryRegion) }
     }
 
+    /// The status stays: only a reset makes it whole.
     fn fail(&mut self, reason: &dyn std::fmt::Display) {
-        self.stop();
+        self.end();
         self.handle().fail(reason);
     }
 
     fn reset(&mut self) -> Result<(), MemoryError> {
-        self.stop();
+        self.end();
+        self.status = 0;
+        self.describe()?;
         self.registers.clear_interrupts()?;
         self.registers.update_device_status(|_| 0)
     }
 
-    /// Brings `len` bytes of the configuration space from `offset` on to what the device has now, and tells the guest, if it knows the device.
+    /// Brings `len` bytes of the configuration space from `offset` on to what the device has now, and tells the guest, if a driver knows the device.
     ///
     /// # Errors
     /// The page is not guest memory.
@@ -208,13 +222,20 @@ impl Transport {
         let config = self.device.config();
         match config.get(offset..offset.saturating_add(len)) {
             Some(bytes) if self.status != 0 => self.handle().change_config(offset, bytes),
+            Some(bytes) if self.has_page => self.registers.change_config(offset, bytes),
             _ => Ok(()),
         }
     }
 
-    /// Ends all activity of the device.
+    /// Ends all activity of the device, and takes its page back: what is there may be something else from now on.
     pub fn stop(&mut self) {
+        self.end();
         self.status = 0;
+        self.has_page = false;
+    }
+
+    /// Ends all activity.
+    fn end(&mut self) {
         self.bells.clear();
         self.activities.clear();
     }

@@ -1,6 +1,6 @@
 //! Addresses of network devices.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, fs, path::Path, str::FromStr};
 
 /// FNV-1a, 64 bits (draft-eastlake-fnv): addresses must stay the same from version to version.
 const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -14,18 +14,31 @@ const LOCAL: u8 = 2;
 pub struct Mac([u8; 6]);
 
 impl Mac {
-    /// The address of device `index` of the VM called `name`: always the same, locally administered.
-    pub fn of(name: &str, index: u32) -> Self {
-        let bytes = name.bytes().chain([0]).chain(index.to_le_bytes());
+    /// The address of device `index` of the VM called `name` of a `host` ([`Mac::host`]): always the same, locally administered.
+    pub fn of(host: &[u8], name: &str, index: u32) -> Self {
+        let bytes = name.bytes().chain([0]).chain(index.to_le_bytes()).chain(host.iter().copied());
         let hash = bytes.fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
         let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
         Self([a & !GROUP | LOCAL, b, c, d, e, f])
+    }
+
+    /// What tells this host and this user from others with VMs of the same names: machine-id(5), if it has one, and the user's number.
+    pub fn host() -> Vec<u8> {
+        host(Path::new("/etc/machine-id"), rustix::process::getuid().as_raw())
     }
 
     /// Its octets in the order of the wire.
     pub fn octets(self) -> [u8; 6] {
         self.0
     }
+}
+
+fn host(machine_id: &Path, user: u32) -> Vec<u8> {
+    let id = fs::read_to_string(machine_id).unwrap_or_default();
+    // An image that was not booted yet has none, or the word `uninitialized`.
+    let id = id.trim().as_bytes();
+    let id = if id.iter().all(u8::is_ascii_hexdigit) { id } else { &[] };
+    [id, &user.to_le_bytes()].concat()
 }
 
 /// The text is not the address of a device, such as `02:00:5e:10:00:01`.
@@ -60,18 +73,33 @@ mod tests {
 
     #[test]
     fn addresses_are_stable_local_and_different() {
-        let first = Mac::of("debian", 0);
-        assert_eq!(first, Mac::of("debian", 0));
+        let first = Mac::of(b"host", "debian", 0);
+        assert_eq!(first, Mac::of(b"host", "debian", 0));
         assert_eq!(first.to_string().parse(), Ok(first));
         let mut all: Vec<_> = ["debian", "debian-2", "web"]
             .iter()
-            .flat_map(|name| (0..8).map(|index| Mac::of(name, index)))
+            .flat_map(|name| (0..8).map(|index| Mac::of(b"host", name, index)))
             .map(Mac::octets)
             .collect();
         assert!(all.iter().all(|octets| octets[0] & 3 == LOCAL));
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 24);
+    }
+
+    #[test]
+    fn hosts_and_users_have_addresses_of_their_own() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let of = |id: &str, user| {
+            fs::write(file.path(), id).unwrap();
+            Mac::of(&host(file.path(), user), "debian", 0).octets()
+        };
+        let mut all = [of("abc1\n", 0), of("abc2\n", 0), of("abc1\n", 1000), of("uninitialized\n", 0)];
+        assert_eq!(all[0], of("abc1", 0));
+        let none = Mac::of(&host(Path::new("/nothing/here"), 0), "debian", 0);
+        assert_eq!(all[3], none.octets());
+        all.sort_unstable();
+        assert!(all.windows(2).all(|two| two[0] != two[1]), "{all:x?}");
     }
 
     #[test]

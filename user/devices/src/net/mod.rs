@@ -15,6 +15,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod used;
 mod worker;
 
 pub use backend::{Backend, Frame, HEADER};

@@ -110,7 +110,7 @@ impl Passt {
         let (ours, its) = UnixStream::pair()?;
         widen(&its)?;
         let mut child = spawn(its, forwards)?;
-        if let Err(error) = greet(&ours, mac) {
+        if let Err(error) = greet(&ours, mac, PATIENCE) {
             return Err(refusal(child, &error));
         }
         if let Some(stderr) = child.stderr.take() {
@@ -158,15 +158,22 @@ fn spawn(socket: UnixStream, forwards: &[Forward]) -> Result<Child, PasstError> 
 }
 
 /// Asks passt for the gateway's address by ARP (RFC 826) and waits for an answer.
-fn greet(mut socket: &UnixStream, mac: Mac) -> io::Result<()> {
-    socket.set_read_timeout(Some(PATIENCE))?;
+fn greet(mut socket: &UnixStream, mac: Mac, patience: Duration) -> io::Result<()> {
+    let named = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let reason = format!("it runs, but has not answered for {} s", patience.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, reason)
+        }
+        _ => error,
+    };
+    socket.set_read_timeout(Some(patience))?;
     let request = arp_request(mac);
     socket.write_all(&(request.len() as u32).to_be_bytes())?;
     socket.write_all(&request)?;
     let mut length = [0; 4];
-    socket.read_exact(&mut length)?;
+    socket.read_exact(&mut length).map_err(named)?;
     let mut answer = vec![0; (u32::from_be_bytes(length) as usize).min(super::backend::MAX_FRAME)];
-    socket.read_exact(&mut answer)?;
+    socket.read_exact(&mut answer).map_err(named)?;
     socket.set_read_timeout(None)
 }
 
@@ -302,7 +309,8 @@ mod tests {
             (&its).write_all(&[0, 0, 0, 1, 9]).unwrap();
             request
         });
-        greet(&ours, "02:00:00:00:00:01".parse().unwrap()).unwrap();
+        let mac = "02:00:00:00:00:01".parse().unwrap();
+        greet(&ours, mac, PATIENCE).unwrap();
         let request = other.join().unwrap();
         assert_eq!(request[..4], [0, 0, 0, 42]);
         assert_eq!(request[4..10], [0xff; 6]);
@@ -310,7 +318,11 @@ mod tests {
         // Somebody who hangs up is no passt.
         let (ours, its) = UnixStream::pair().unwrap();
         drop(its);
-        assert!(greet(&ours, "02:00:00:00:00:01".parse().unwrap()).is_err());
+        assert!(greet(&ours, mac, PATIENCE).is_err());
+        // Nor is somebody who says nothing.
+        let (ours, _its) = UnixStream::pair().unwrap();
+        let error = greet(&ours, mac, Duration::from_millis(10)).unwrap_err();
+        assert!(error.to_string().contains("has not answered for 0 s"), "{error}");
     }
 
     #[test]

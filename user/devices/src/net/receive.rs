@@ -1,6 +1,6 @@
 //! Frames from the host into the guest's buffers (virtio 1.2, section 5.1.6.3).
 
-use super::{Frame, HEADER};
+use super::{Frame, HEADER, used};
 use crate::{ActiveQueue, BadRequest, Buffers, Slices};
 use colinux_driver::GuestMemory;
 use virtio_queue::{QueueOwnedT, QueueT};
@@ -53,14 +53,15 @@ impl Receiver {
         // Not more than there are in a ring.
         header[BUFFERS..].copy_from_slice(&(rooms.len() as u16).to_le_bytes());
         let (mut head, mut rest) = (&header[..], frame.bytes);
-        for Room { head: index, mut slices } in rooms {
+        let fill = |Room { head: index, mut slices }: Room<'_>| {
             let of_header = slices.write(head);
             slices.advance(of_header);
             let of_frame = slices.write(rest);
             (head, rest) = (&head[of_header..], &rest[of_frame..]);
-            let used = (of_header + of_frame) as u32;
-            self.active.queue.add_used(memory, index, used).map_err(|_| BadRequest::RING)?;
-        }
+            (index, (of_header + of_frame) as u32)
+        };
+        let filled: Vec<_> = rooms.into_iter().map(fill).collect();
+        used::add_all(&mut self.active.queue, memory, &filled)?;
         Ok(Outcome::Received)
     }
 
@@ -82,9 +83,9 @@ impl Receiver {
         Ok(rooms)
     }
 
-    /// Interrupts the guest if it wants to know of the frames put so far.
-    pub(super) fn tell(&mut self, memory: &GuestMemory) -> Result<(), BadRequest> {
-        if self.active.queue.needs_notification(memory).map_err(|_| BadRequest::RING)? {
+    /// Interrupts the guest if it wants to know of the frames put since the used index was `before`.
+    pub(super) fn tell(&self, memory: &GuestMemory, before: u16) -> Result<(), BadRequest> {
+        if used::is_wanted(&self.active.queue, memory, before)? {
             self.active.interrupt.signal();
         }
         Ok(())

@@ -158,10 +158,7 @@ impl Backend for TapBackend {
     }
 
     fn set_features(&mut self, features: u64) -> io::Result<()> {
-        let has = |bit: u32| features >> bit & 1 != 0;
-        let flags = TO_GUEST.iter().filter(|(feature, _)| has(*feature)).fold(0, |all, (_, flag)| all | flag);
-        // Segments without checksums do not exist.
-        self.tap.set_offload(if flags & offload::CSUM == 0 { 0 } else { flags })
+        self.tap.set_offload(flags(features))
     }
 
     fn frame(&mut self) -> io::Result<Option<Frame<'_>>> {
@@ -195,9 +192,29 @@ impl Backend for TapBackend {
     }
 }
 
+/// What a TAP device takes for the features that a driver has accepted: segments need checksums, and marks on them segments.
+fn flags(features: u64) -> u32 {
+    const SEGMENTS: u32 = offload::TSO4 | offload::TSO6;
+    let has = |bit: u32| features >> bit & 1 != 0;
+    match TO_GUEST.iter().filter(|(feature, _)| has(*feature)).fold(0, |all, (_, flag)| all | flag) {
+        flags if flags & offload::CSUM == 0 => 0,
+        flags if flags & SEGMENTS == 0 => flags & !offload::TSO_ECN,
+        flags => flags,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tap_device_gets_offloads_that_go_together_only() {
+        let [csum, tso4, ecn] =
+            [VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_ECN].map(|bit| 1 << bit);
+        assert_eq!(flags(csum | ecn), offload::CSUM);
+        assert_eq!(flags(csum | tso4 | ecn), offload::CSUM | offload::TSO4 | offload::TSO_ECN);
+        assert_eq!(flags(tso4 | ecn), 0);
+    }
 
     #[test]
     fn what_is_wrong_names_its_cure() {

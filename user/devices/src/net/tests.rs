@@ -25,7 +25,7 @@ drives!(Guest);
 impl Guest {
     fn new(features: u64) -> Self {
         let (cable, socket) = UnixStream::pair().unwrap();
-        let net = Net::new(Mac::of("test", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
+        let net = Net::new(Mac::of(&[], "test", 0), Box::new(FrameStream::new(socket).unwrap())).unwrap();
         let plug = net.cable();
         let mut driver = Driver::new("eth0", Box::new(net));
         driver.start(features);
@@ -57,7 +57,10 @@ fn frame(len: usize) -> Vec<u8> {
 #[test]
 fn frames_leave_the_guest_whole_and_in_order() {
     let mut guest = Guest::new(0);
-    assert_eq!(guest.bytes(PAGE + offset_of!(DevicePage, config) as u64, 6), Mac::of("test", 0).octets());
+    assert_eq!(
+        guest.bytes(PAGE + offset_of!(DevicePage, config) as u64, 6),
+        Mac::of(&[], "test", 0).octets()
+    );
     assert_eq!(link(&guest), 1);
     for round in 0..40_u16 {
         let len = 60 + usize::from(round) * 100;
@@ -95,6 +98,35 @@ fn a_frame_fills_as_many_buffers_as_it_needs() {
 }
 
 #[test]
+fn no_buffer_is_used_before_the_whole_frame_is_in_its_buffers() {
+    let mut guest = Guest::new(1 << VIRTIO_NET_F_MRG_RXBUF);
+    // The second buffer is where the first is put into the used ring: whatever is copied after that spoils it.
+    let places = [DATA, crate::testing::used(RECEIVE) + 4];
+    for (index, place) in (0..).zip(places) {
+        guest.descriptor(RECEIVE, index, place, 100, WRITE, 0);
+        guest.send(RECEIVE, index);
+    }
+    guest.host_sends(&[0xee; 188]);
+    guest.wait("the frame", |guest| guest.used_count(RECEIVE) == 2);
+    for index in 0..2 {
+        assert_eq!(guest.used_entry(RECEIVE, index), (index.into(), 100));
+    }
+}
+
+#[test]
+fn a_driver_that_takes_its_word_back_gets_a_new_start() {
+    let mut guest = Guest::new(0);
+    for status in [11, 15, 11, 15] {
+        assert_eq!(guest.status(status), status);
+    }
+    guest.start(0);
+    guest.descriptor(RECEIVE, 0, DATA, 1600, WRITE, 0);
+    guest.send(RECEIVE, 0);
+    guest.host_sends(&frame(100));
+    guest.wait("the frame", |guest| guest.used_count(RECEIVE) == 1);
+}
+
+#[test]
 fn a_driver_without_merging_loses_only_what_is_too_large() {
     let mut guest = Guest::new(0);
     guest.descriptor(RECEIVE, 0, DATA, HEADER as u32, NEXT | WRITE, 1);
@@ -106,6 +138,44 @@ fn a_driver_without_merging_loses_only_what_is_too_large() {
     guest.wait("the frame", |guest| guest.used_count(RECEIVE) == 1);
     assert_eq!(guest.bytes(DATA, HEADER), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     assert_eq!(guest.bytes(DATA + 0x100, 1514), frame(1514));
+}
+
+/// A backend that ends with the first frame that it is to send.
+struct Ends(UnixStream);
+
+impl Backend for Ends {
+    fn file(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+    fn features(&self) -> u64 {
+        0
+    }
+    fn set_features(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn frame(&mut self) -> io::Result<Option<Frame<'_>>> {
+        Ok(None)
+    }
+    fn take_frame(&mut self) {}
+    fn send(&mut self, _: crate::Slices<'_>) -> io::Result<bool> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn flush(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+#[test]
+fn a_frame_with_which_the_backend_ends_is_used_and_told() {
+    let (_cable, socket) = UnixStream::pair().unwrap();
+    let net = Net::new(Mac::of(&[], "test", 0), Box::new(Ends(socket))).unwrap();
+    let mut guest = Driver::new("eth0", Box::new(net));
+    guest.start(0);
+    guest.descriptor(TRANSMIT, 0, DATA, 100, 0, 0);
+    guest.send(TRANSMIT, 0);
+    guest.wait("the buffer", |guest| guest.used_count(TRANSMIT) == 1);
+    assert_eq!(guest.transport.wiring().interrupts[TRANSMIT].wait().unwrap(), 1);
+    guest.wait("the end of the link", |guest| link(guest) == 0);
 }
 
 #[test]

@@ -47,21 +47,24 @@ impl Transmitter {
     ) -> Result<Next, Failure> {
         let before = self.active.queue.next_used();
         let next = match backend {
-            None => self.take(memory, |_| Ok(true))?,
-            Some(backend) => {
-                if !backend.flush().map_err(Failure::Backend)? {
-                    return Ok(Next::Backend);
-                }
-                let next = self.take(memory, |packet| backend.send(packet))?;
-                let flushed = backend.flush().map_err(Failure::Backend)?;
-                if flushed { next } else { Next::Backend }
-            }
+            None => self.take(memory, |_| Ok(true)),
+            Some(backend) => self.send(memory, backend),
         };
+        // Also of what went before a failure.
         let used = self.active.queue.next_used() != before;
         if used && self.active.queue.needs_notification(memory).map_err(|_| BadRequest::RING)? {
             self.active.interrupt.signal();
         }
-        Ok(next)
+        next
+    }
+
+    fn send(&mut self, memory: &GuestMemory, backend: &mut dyn Backend) -> Result<Next, Failure> {
+        if !backend.flush().map_err(Failure::Backend)? {
+            return Ok(Next::Backend);
+        }
+        let next = self.take(memory, |packet| backend.send(packet))?;
+        let flushed = backend.flush().map_err(Failure::Backend)?;
+        Ok(if flushed { next } else { Next::Backend })
     }
 
     fn take(
@@ -81,9 +84,10 @@ impl Transmitter {
             if packet.len() < HEADER {
                 return Err(BadRequest("a frame without its header").into());
             }
-            let room = send(packet).map_err(Failure::Backend)?;
+            // A frame that is lost is used, too.
+            let room = send(packet);
             self.active.queue.add_used(memory, head, 0).map_err(|_| BadRequest::RING)?;
-            if !room {
+            if !room.map_err(Failure::Backend)? {
                 return Ok(Next::Backend);
             }
         }

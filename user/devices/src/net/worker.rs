@@ -9,7 +9,7 @@ use crate::{
     Activation, Activity, DeviceHandle, Work,
     service::{Service, Stop},
 };
-use colinux_driver::GuestMemory;
+use colinux_driver::{GuestMemory, LinkNews, Tap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     io,
@@ -45,8 +45,13 @@ pub(super) fn start(
     };
     let receiver = Receiver { active: receive, mergeable: negotiated.has(VIRTIO_NET_F_MRG_RXBUF) };
     let transmitter = Transmitter { active: transmit };
-    let job = Job { receiver, transmitter, handle, memory };
-    lock(link).lost = None;
+    let mut held = lock(link);
+    held.lost = None;
+    // The file of a macvtap says nothing when its card goes.
+    let is_tap = held.backend.as_deref().and_then(Backend::tap).is_some();
+    drop(held);
+    let news = is_tap.then(LinkNews::new).transpose()?;
+    let job = Job { receiver, transmitter, news, handle, memory };
     let (link, features) = (Arc::clone(link), negotiated.features);
     let name = job.handle.name().to_owned();
     let service = Service::spawn(name, STACK, Work::Net, &cable.wake, move |stop| {
@@ -71,6 +76,8 @@ pub(super) fn lose_frames(link: &mut Link) -> Result<Next, Failure> {
 struct Job {
     receiver: Receiver,
     transmitter: Transmitter,
+    /// Of network devices of the host, if the backend is one.
+    news: Option<LinkNews>,
     handle: DeviceHandle,
     memory: Arc<GuestMemory>,
 }
@@ -105,28 +112,26 @@ impl Job {
         let Some(backend) = link.backend.as_deref_mut() else { return Ok(Next::Guest) };
         self.receiver.hush(&self.memory)?;
         let before = self.receiver.active.queue.next_used();
-        let mut next = Next::More;
+        let next = self.fill(backend);
+        // What came before a failure is the guest's.
+        self.receiver.tell(&self.memory, before)?;
+        next
+    }
+
+    /// Receives frames until one of the sides has no more.
+    fn fill(&mut self, backend: &mut dyn Backend) -> Result<Next, Failure> {
         for _ in 0..BATCH {
-            let Some(frame) = backend.frame().map_err(Failure::Backend)? else {
-                next = Next::Backend;
-                break;
-            };
+            let Some(frame) = backend.frame().map_err(Failure::Backend)? else { return Ok(Next::Backend) };
             match self.receiver.put(&self.memory, &frame)? {
                 Outcome::Received => backend.take_frame(),
                 Outcome::TooLarge => {
                     debug!("{}: lost a frame of {} bytes", self.handle.name(), frame.bytes.len());
                     backend.take_frame();
                 }
-                Outcome::NoRoom { more } => {
-                    next = if more { Next::More } else { Next::Guest };
-                    break;
-                }
+                Outcome::NoRoom { more } => return Ok(if more { Next::More } else { Next::Guest }),
             }
         }
-        if self.receiver.active.queue.next_used() != before {
-            self.receiver.tell(&self.memory)?;
-        }
-        Ok(next)
+        Ok(Next::More)
     }
 
     fn wait(&self, link: &Link, send: Next, receive: Next) -> io::Result<()> {
@@ -138,6 +143,8 @@ impl Job {
         let mut files: Vec<_> =
             events.iter().map(|event| PollFd::from_borrowed_fd(event.as_fd(), PollFlags::IN)).collect();
         files.extend(link.backend.iter().map(|backend| PollFd::from_borrowed_fd(backend.file(), wanted)));
+        let news = self.news.as_ref().zip(link.backend.as_deref().and_then(Backend::tap));
+        files.extend(news.map(|(news, _)| PollFd::new(news, PollFlags::IN)));
         let deadline = link.backend.as_deref().and_then(Backend::deadline);
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
@@ -150,6 +157,12 @@ impl Job {
             if file.revents().contains(PollFlags::IN) {
                 event.wait()?;
             }
+        }
+        if let Some((news, tap)) = news
+            && files.last().is_some_and(|file| file.revents().contains(PollFlags::IN))
+        {
+            news.take()?;
+            Tap::is_there(tap)?;
         }
         // Whoever is asked for frames says it himself, after the last of them.
         let gone = files.get(events.len()).is_some_and(|file| file.revents().intersects(GONE));

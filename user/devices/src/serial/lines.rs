@@ -15,7 +15,7 @@ use virtio_queue::{QueueOwnedT, QueueT};
 const TURN: usize = 64;
 /// Bytes that are passed on at once.
 const PIECE: usize = 4096;
-const RING: BadRequest = BadRequest("its ring is broken");
+const RING: BadRequest = BadRequest::RING;
 
 /// The queues and what they are connected to.
 pub(super) struct Lines {

@@ -10,6 +10,14 @@ pub enum StorageError {
     /// Somebody else uses it.
     #[error("{} is in use by another program, or mounted; stop that program (`fuser {}` names it), or `umount` it; an image file may be shared if all use it read-only (`,ro`)", .0.display(), .0.display())]
     Busy(PathBuf),
+    /// A loop device is made of it.
+    #[error("{} is the file of {}; end that (`losetup -d {}`), or give the guest the device instead", path.display(), device.display(), device.display())]
+    Loop {
+        /// The image.
+        path: PathBuf,
+        /// The device.
+        device: PathBuf,
+    },
     /// It may not be written.
     #[error("{} cannot be written; change its permissions, or use it read-only (`cobd0=FILE,ro`)", .0.display())]
     ReadOnly(PathBuf),

@@ -4,6 +4,7 @@ mod blocks;
 mod create;
 mod error;
 mod format;
+mod lock;
 mod open;
 mod partition;
 mod raw;
@@ -35,6 +36,17 @@ pub(crate) fn samples() -> Vec<(Format, Vec<u8>)> {
         images.push((format, bytes));
     }
     images
+}
+
+/// For media that know no other way.
+fn zero_by_writing(storage: &impl Storage, offset: u64, len: u64) -> io::Result<()> {
+    let mut zeros = vec![0; len.min(0x1_0000) as usize];
+    let end = offset + len;
+    for at in (offset..end).step_by(zeros.len().max(1)) {
+        let piece = (end - at).min(zeros.len() as u64) as usize;
+        storage.write(Slices::from(&mut zeros[..piece]), at)?;
+    }
+    Ok(())
 }
 
 fn too_short(len: u64) -> io::Error {

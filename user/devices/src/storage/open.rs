@@ -15,6 +15,7 @@ use imago::{
 };
 use std::{
     fmt, fs, io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -169,6 +170,14 @@ impl ImageOptions {
             let reason = format!("it lies on {named}, not on {}; name another overlay", self.path.display());
             return Err(layer.error(reason));
         }
+        if let Some(format) = image.implicit_backing_format()
+            && Format::named(format) != Some(self.format)
+        {
+            let path = self.path.display();
+            let reason =
+                format!("it lies on {path} as {format}, not as {}; say `,format={format}`", self.format);
+            return Err(layer.error(reason));
+        }
         layer.finish(image, Some(base))
     }
 
@@ -176,7 +185,8 @@ impl ImageOptions {
         let io_error = |source| StorageError::Io { path: layer.path.to_owned(), source };
         let base = self.path.canonicalize().map_err(io_error)?;
         let base = base.to_str().ok_or_else(|| layer.error("the name of its base is no text".into()))?;
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(layer.path);
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(layer.path);
         let file = file.map_err(io_error)?;
         let made = create(file, len, Some((base, self.format)));
         made.map_err(|error| {

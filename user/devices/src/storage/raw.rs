@@ -1,13 +1,17 @@
 //! Raw images.
 
-use super::{Storage, StorageError, too_short};
+use super::{
+    Storage, StorageError,
+    lock::{lock_bytes, loop_device},
+    too_short, zero_by_writing,
+};
 use crate::Slices;
-use colinux_driver::{read_cached_at, read_vectored_at, write_vectored_at};
+use colinux_driver::{discard_at, read_cached_at, read_vectored_at, write_vectored_at};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, fstatfs};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, FileType, OpenOptions},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread::sleep,
@@ -25,6 +29,7 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 pub struct RawImage {
     file: File,
     len: AtomicU64,
+    is_device: bool,
     is_memory: bool,
     /// The file system can tell what is in the page cache, as far as we know.
     tells_cached: AtomicBool,
@@ -42,28 +47,17 @@ impl RawImage {
         let len = file.seek(SeekFrom::End(0)).map_err(io_error)?;
         let kind = fstatfs(&file).map_err(|error| io_error(error.into()))?.f_type;
         let is_memory = !is_device && MEMORY_FILE_SYSTEMS.contains(&(kind as i64));
-        Ok(Self { file, len: AtomicU64::new(len), is_memory, tells_cached: AtomicBool::new(true) })
+        Ok(Self { file, len: AtomicU64::new(len), is_device, is_memory, tells_cached: AtomicBool::new(true) })
     }
 
     pub(super) fn file(&self) -> &File {
         &self.file
     }
-
-    fn zero_by_writing(&self, mut offset: u64, len: u64) -> io::Result<()> {
-        static ZEROS: [u8; 0x1_0000] = [0; 0x1_0000];
-        let end = offset + len;
-        while offset < end {
-            let piece = (end - offset).min(ZEROS.len() as u64);
-            self.file.write_all_at(&ZEROS[..piece as usize], offset)?;
-            offset += piece;
-        }
-        Ok(())
-    }
 }
 
 /// Opens and locks a file; also whether it is a block device.
 ///
-/// A file is locked by flock(2), which is advisory: one writer or any number of readers. A block device that is written is opened exclusively
+/// It is locked as QEMU does (see [`lock_bytes`]) and, if it is a file, by flock(2), both advisory: one writer or any number of readers. A block device that is written is opened exclusively
 /// (O_EXCL), which also keeps it from being mounted, and fails where it is; udev locks such devices briefly by flock, so that would not tell users apart.
 ///
 /// # Errors
@@ -76,7 +70,12 @@ pub(super) fn open_locked(path: &Path, read_only: bool) -> Result<(File, bool), 
         io::ErrorKind::ResourceBusy => StorageError::Busy(path.to_owned()),
         _ => StorageError::Io { path: path.to_owned(), source },
     };
-    let is_device = std::fs::metadata(path).map_err(io_error)?.file_type().is_block_device();
+    // Before it is opened: whoever opens a pipe waits for its other end.
+    let kind = std::fs::metadata(path).map_err(io_error)?.file_type();
+    let is_device = kind.is_block_device();
+    if !is_device && !kind.is_file() {
+        return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, no_disk(kind))));
+    }
     let exclusive = if is_device && !read_only { OFlags::EXCL } else { OFlags::empty() };
     let mut options = OpenOptions::new();
     options.read(true).write(!read_only).custom_flags(exclusive.bits() as i32);
@@ -91,6 +90,12 @@ pub(super) fn open_locked(path: &Path, read_only: bool) -> Result<(File, bool), 
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(StorageError::Busy(path.to_owned())),
             result => result.map_err(|error| io_error(error.into()))?,
         }
+        if let Some(device) = loop_device(&file, read_only).map_err(io_error)? {
+            return Err(StorageError::Loop { path: path.to_owned(), device });
+        }
+    }
+    if !lock_bytes(&file, read_only).map_err(io_error)? {
+        return Err(StorageError::Busy(path.to_owned()));
     }
     Ok((file, is_device))
 }
@@ -115,6 +120,14 @@ pub(super) fn check_free(path: &Path) -> Result<(), StorageError> {
         }
     }
     Err(StorageError::Busy(path.to_owned()))
+}
+
+fn no_disk(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "it is a folder; a file or a block device is needed (`cofs0=` shares a folder)"
+    } else {
+        "it is a pipe, a socket or a character device; a file or a block device is needed"
+    }
 }
 
 /// Repeats `step`, which moves a part of the data, until all has moved.
@@ -150,6 +163,9 @@ impl Storage for RawImage {
             self.file.set_len(len)?;
         }
         let len = (&self.file).seek(SeekFrom::End(0))?;
+        if len < self.len() {
+            return Err(too_short(self.len()));
+        }
         self.len.store(len, Ordering::Release);
         Ok(len)
     }
@@ -186,17 +202,25 @@ impl Storage for RawImage {
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
-            // A hint that the medium does not know is no failure.
-            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-            result => Ok(result?),
+        const HOLE: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+        let result = if self.is_device {
+            // A hole in a device would be zeros that it has to write, on many.
+            discard_at(&self.file, offset, len)
+        } else {
+            fallocate(&self.file, HOLE, offset, len).map_err(io::Error::from)
+        };
+        match result {
+            // A hint that the medium does not know, or not for parts of its blocks, is no failure.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            Err(error) if self.is_device && error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result,
         }
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let flags = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
         match fallocate(&self.file, flags | FallocateFlags::KEEP_SIZE, offset, len) {
-            Err(rustix::io::Errno::OPNOTSUPP) => self.zero_by_writing(offset, len),
+            Err(rustix::io::Errno::OPNOTSUPP) => zero_by_writing(self, offset, len),
             result => Ok(result?),
         }
     }
@@ -205,6 +229,7 @@ impl Storage for RawImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{FileType, Mode};
 
     #[test]
     fn a_busy_image_is_refused_but_readers_share() {
@@ -219,13 +244,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_disk_is_refused_by_its_kind_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for (path, word) in [(&*pipe, "pipe"), (folder.path(), "folder"), (Path::new("/dev/null"), "device")]
+        {
+            for read_only in [true, false] {
+                let error = RawImage::open(path, read_only).err().unwrap().to_string();
+                assert!(error.contains(word) && error.contains("is needed"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_makes_no_disk_shorter() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(8192).unwrap();
+        let image = RawImage::open(file.path(), false).unwrap();
+        file.as_file().set_len(4096).unwrap();
+        assert!(image.grow(None).unwrap_err().to_string().contains("only grows"));
+        assert_eq!(image.len(), 8192);
+        assert_eq!((image.grow(Some(16384)).unwrap(), image.len()), (16384, 16384));
+    }
+
+    #[test]
     fn zeroes_are_zeroes_in_each_way() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![1; 0x3_0000]).unwrap();
         let image = RawImage::open(file.path(), false).unwrap();
         image.write_zeroes(100, 0x1_1000, false).unwrap();
         image.write_zeroes(0x2_0000, 512, true).unwrap();
-        image.zero_by_writing(0x2_2000, 0x1_0001 - 0x1000).unwrap();
+        zero_by_writing(&image, 0x2_2000, 0x1_0001 - 0x1000).unwrap();
         image.discard(0, 50).unwrap();
         let bytes = std::fs::read(file.path()).unwrap();
         let ones = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == 1);

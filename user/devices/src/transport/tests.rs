@@ -242,9 +242,10 @@ proptest! {
         ]), prop::sample::select(vec![0_u32, 1, 15, 16, 17, 48, 512, 513, 0x1_0000, u32::MAX]), 0_u16..8, 0_u16..20), 16),
         header in any::<[u8; 16]>(),
         heads in prop::collection::vec(0_u16..20, 1..6),
+        event_idx in any::<bool>(),
     ) {
         let mut guest = Guest::new();
-        guest.start();
+        guest.driver.start(1 << VIRTIO_BLK_F_FLUSH | u64::from(event_idx) << VIRTIO_RING_F_EVENT_IDX);
         guest.put(HEADER, header);
         guest.put(HEADER, u32::from(header[0] % 16));
         for (index, (address, len, flags, next)) in (0..).zip(table) {
@@ -295,9 +296,10 @@ proptest! {
             1_u64..5,
             prop::collection::vec(1_u32..1500, 0..4),
         ), 1..12),
+        event_idx in any::<bool>(),
     ) {
         let mut guest = Guest::new();
-        guest.start();
+        guest.driver.start(1 << VIRTIO_BLK_F_FLUSH | u64::from(event_idx) << VIRTIO_RING_F_EVENT_IDX);
         let mut model = vec![0; SECTORS as usize * 512];
         for (kind, sector, count, cuts) in requests {
             let answer = expected(&mut model, kind, sector, count);
@@ -386,6 +388,67 @@ fn a_changed_configuration_has_another_generation() {
     assert_eq!(guest.transport.wiring().config_interrupt.wait().unwrap(), 1);
     // Nothing is written behind the space.
     handle.change_config(usize::MAX, &[1]).unwrap();
+}
+
+#[test]
+fn changes_at_once_have_a_generation_each() {
+    let guest = Guest::new();
+    let at = PAGE + offset_of!(DevicePage, config_generation) as u64;
+    let before: u32 = guest.get(at);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let handle = guest.transport.handle();
+            scope.spawn(move || (0..500).for_each(|_| handle.change_config(0, &[1; 64]).unwrap()));
+        }
+    });
+    assert_eq!(guest.get::<u32>(at), before + 2 * 4 * 500);
+}
+
+#[test]
+fn a_driver_finds_what_has_changed_before_it_came() {
+    let mut guest = Guest::new();
+    let capacity = |guest: &Guest| -> u64 { guest.get(PAGE + offset_of!(DevicePage, config) as u64) };
+    assert_eq!(capacity(&guest), 64);
+    let grow = |guest: &Guest, sectors: usize| guest.disk.bytes.lock().unwrap().resize(sectors * 512, 0);
+    let refresh = |guest: &Guest| guest.transport.refresh_config(0, 8).unwrap();
+    grow(&guest, 128);
+    refresh(&guest);
+    assert_eq!(capacity(&guest), 128, "before the driver");
+    guest.start();
+    guest.status(0);
+    grow(&guest, 256);
+    refresh(&guest);
+    assert_eq!(capacity(&guest), 256, "between two drivers");
+    // Nobody was there to be told.
+    let line = Arc::clone(&guest.transport.wiring().config_interrupt);
+    line.signal();
+    assert_eq!(line.wait().unwrap(), 1);
+    // What a driver has spoilt, its successor does not find.
+    guest.put(PAGE + offset_of!(DevicePage, config) as u64, 1_u64);
+    guest.put(PAGE + offset_of!(DevicePage, device_id) as u64, 77_u32);
+    guest.status(0);
+    assert_eq!((capacity(&guest), guest.get(PAGE + offset_of!(DevicePage, device_id) as u64)), (256, 2_u32));
+    // The page of a stopped device may be anything.
+    guest.transport.stop();
+    grow(&guest, 512);
+    refresh(&guest);
+    assert_eq!(capacity(&guest), 256);
+}
+
+#[test]
+fn a_device_that_failed_starts_after_a_reset_only() {
+    let mut guest = Guest::new();
+    guest.set_queue(0, DESCRIPTORS, AVAILABLE, USED, 12);
+    assert_eq!(guest.negotiate(1 << VIRTIO_F_VERSION_1), 15 | 0x40);
+    guest.set_queue(0, DESCRIPTORS, AVAILABLE, USED, 16);
+    assert_eq!(guest.status(15), 15 | 0x40);
+    guest.descriptor(0, HEADER, 16, NEXT, 1);
+    guest.descriptor(1, STATUS, 1, WRITE, 0);
+    guest.send(0);
+    assert!(!guest.transport.bells().ring(0));
+    assert_eq!(guest.used_count(0), 0);
+    guest.start();
+    assert_eq!(guest.request(VIRTIO_BLK_T_IN, 0, 512), (0, 513));
 }
 
 #[test]

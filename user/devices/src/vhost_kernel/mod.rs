@@ -47,7 +47,7 @@ pub(crate) fn set_up(
     kernel.set_features(features).map_err(system)?;
     let regions: Vec<_> = memory.iter().map(VhostUserMemoryRegionInfo::from_guest_region).collect();
     let regions = regions.into_iter().collect::<Result<Vec<_>, _>>().map_err(system)?;
-    kernel.set_mem_table(&regions).map_err(|error| too_many(regions.len(), system(error)))?;
+    kernel.set_mem_table(&regions).map_err(|error| refused(&system(error)))?;
     for number in 0..queues {
         let queue = activation.queues.get(number).and_then(Option::as_ref);
         let queue = queue.ok_or_else(|| invalid("the guest does not use all queues"))?;
@@ -109,11 +109,8 @@ pub(crate) fn system(error: vhost::Error) -> io::Error {
     }
 }
 
-/// vhost takes 64 pieces of memory unless its module was told otherwise.
-fn too_many(pieces: usize, error: io::Error) -> io::Error {
-    io::Error::other(format!(
-        "the host's kernel refuses the guest's memory of {pieces} pieces: {error}; give the module vhost a higher max_mem_regions"
-    ))
+fn refused(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the host's kernel refuses the guest's memory: {error}"))
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Cables {
 /// Connects all network devices of the VM called `vm`.
 pub(super) fn open(options: &Options, vm: &str) -> Result<Vec<(Model, Plug)>, VmmError> {
     let open = |NetOptions { number, mac, network, vhost }: &NetOptions| {
-        let mac = mac.unwrap_or_else(|| Mac::of(vm, *number));
+        let mac = mac.unwrap_or_else(|| Mac::of(&Mac::host(), vm, *number));
         let name = format!("eth{number}");
         let backend: Box<dyn Backend> = match network {
             Network::Slirp { forwards } => {

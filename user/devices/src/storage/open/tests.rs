@@ -108,6 +108,42 @@ fn an_image_reaches_no_file_outside_its_folder() {
 }
 
 #[test]
+fn a_new_overlay_is_its_owners_alone() {
+    let (folder, base) = folder();
+    let over = folder.path().join("over");
+    drop(ImageOptions { overlay: Overlay::File(over.clone()), ..ImageOptions::new(base) }.open().unwrap());
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(over).unwrap()) & 0o777, 0o600);
+}
+
+#[test]
+fn an_overlay_lies_on_its_base_in_the_format_that_it_names() {
+    let (folder, base) = folder();
+    let over = folder.path().join("over.qcow2");
+    qcow2(&over, Some(("base.img", Format::Qcow2)));
+    let options = ImageOptions { overlay: Overlay::File(over), ..ImageOptions::new(base) };
+    let reason = reason(options.open());
+    assert!(reason.contains("as qcow2, not as raw") && reason.contains("format=qcow2"), "{reason}");
+}
+
+#[test]
+fn images_of_an_old_qemu_take_zeros() {
+    let (folder, base) = folder();
+    let path = folder.path().join("old.qcow2");
+    let made = std::process::Command::new("qemu-img")
+        .args(["convert", "-O", "qcow2", "-o", "compat=0.10"])
+        .args([&base, &path])
+        .status();
+    assert!(made.unwrap().success());
+    let disk = ImageOptions::new(path).open().unwrap();
+    for (at, unmap) in [(0x1_0000, true), (0x4_0000, false)] {
+        disk.write_zeroes(at, 0x2_0200, unmap).unwrap();
+        let bytes = read(&disk, at - 1, 0x2_0202);
+        assert!(bytes[1..0x2_0201].iter().all(|byte| *byte == 0), "{unmap}");
+        assert_eq!((bytes[0], bytes[0x2_0201]), (1, 1), "{unmap}");
+    }
+}
+
+#[test]
 fn a_flat_vmdk_is_read() {
     let (folder, base) = folder();
     let path = folder.path().join("disk.vmdk");
