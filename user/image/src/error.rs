@@ -78,7 +78,7 @@ pub enum ImageError {
     },
     /// A name that the tools of ext4 do not take.
     #[error(
-        "the name {0:?} has a line break or is no UTF-8, which debugfs cannot write; leave that file out of the archive"
+        "the name {0:?} has a line break, is no UTF-8 or is too long, which debugfs does not take; rename that file or leave it out"
     )]
     Name(PathBuf),
     /// A kernel's package cannot be used.

@@ -120,6 +120,22 @@ fn staged_mode(node: &Node) -> u32 {
     node.mode & 0o777 | readable
 }
 
+/// The longest line that debugfs takes as one: it reads them by `fgets` into BUFSIZ bytes (debugfs.c, `source_file`), 1024 where the C library is musl. It takes the rest of a longer
+/// one for a command, and gives one that begins with `!` to a shell.
+const LONGEST_LINE: usize = 1024 - 2;
+
+/// A file with commands for debugfs.
+pub(crate) fn commands(text: &str) -> Result<tempfile::NamedTempFile, ImageError> {
+    let is_bad = |line: &&str| line.len() > LONGEST_LINE || line.trim_start().starts_with('!');
+    if let Some(line) = text.lines().find(is_bad) {
+        return Err(ImageError::Name(line.into()));
+    }
+    let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
+    let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+    file.write_all(text.as_bytes()).map_err(write)?;
+    Ok(file)
+}
+
 /// What debugfs is to do.
 #[derive(Default)]
 pub(crate) struct Script {
@@ -189,8 +205,7 @@ impl Script {
             return Ok(());
         }
         let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
-        let mut file = tempfile::NamedTempFile::new().map_err(write)?;
-        file.write_all(self.text.as_bytes()).map_err(write)?;
+        let file = commands(&self.text)?;
         let mut command = DEBUGFS.command()?;
         command
             .arg("-w")
@@ -231,5 +246,19 @@ fn quoted_text(path: &Path) -> Result<String, ImageError> {
         Err(refused())
     } else {
         Ok(format!("\"{}\"", text.replace('"', "\"\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_reaches_a_shell() {
+        let long = |len: usize| format!("sif {} uid 0", "x".repeat(len - "sif  uid 0".len()));
+        assert!(commands(&format!("{}\ncd /\n", long(LONGEST_LINE))).is_ok());
+        for bad in [&*long(LONGEST_LINE + 1), "cd /\n!touch x", " \t!touch x"] {
+            assert!(matches!(commands(bad), Err(ImageError::Name(_))), "{bad}");
+        }
     }
 }

@@ -19,6 +19,8 @@ const MOST_LINKS: usize = 40;
 /// Marks of a layer for what is not there any more (OCI image specification, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Bytes of a file's name without its folder, which no file system of Linux takes more of (include/uapi/linux/limits.h, NAME_MAX).
+const LONGEST_NAME: usize = 255;
 /// Extended attributes in a PAX header.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
 
@@ -243,6 +245,9 @@ impl Tree {
         let (mut path, mut links) = (PathBuf::new(), 0);
         while let Some(part) = left.pop() {
             match part.components().next() {
+                Some(Component::Normal(part)) if part.len() > LONGEST_NAME => {
+                    return Err(damaged("a name of more than 255 bytes"));
+                }
                 Some(Component::Normal(part)) => path.push(part),
                 Some(Component::ParentDir) => drop(path.pop()),
                 Some(Component::RootDir) => path.clear(),

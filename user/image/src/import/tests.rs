@@ -196,6 +196,21 @@ fn an_oci_layout_is_a_system_if_its_hashes_and_its_architecture_are_right() {
 }
 
 #[test]
+fn an_archive_runs_no_command() {
+    let place = Place::new();
+    let mark = place.path("mark");
+    // debugfs reads 8191 bytes as a line. What is behind has no slash, which would end the name.
+    let slashes = mark.display().to_string().replace('/', "${PWD%%[a-z]*}");
+    let name = format!("{}!touch {slashes};#", "d".repeat(8191 - "mknod \"".len()));
+    let mut tar = Builder::new(Vec::new());
+    add(&mut tar, "bin/sh", EntryType::Regular, 0o755, (0, 0), b"");
+    add(&mut tar, &name, EntryType::Char, 0o600, (0, 0), b"");
+    fs::write(place.path("system.tar"), tar.into_inner().unwrap()).unwrap();
+    let error = place.import("system.tar", &place.package(&["virtio_blk", "ext4"])).unwrap_err();
+    assert!(!mark.exists() && error.to_string().contains("more than 255 bytes"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_imported_is_refused_and_nothing_is_left() {
     let place = Place::new();
     let package = place.package(&["ext4"]);

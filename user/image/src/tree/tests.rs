@@ -68,6 +68,11 @@ fn names_lead_through_links_and_never_out() {
         assert!(tree.add(&*archive(bad), As::Plain).is_err(), "{bad:?}");
     }
     assert!(inner(Path::new("a/../../b")).is_err());
+    let long = "n".repeat(256);
+    for bad in [&[&*long][..], &[&format!("to->{long}"), "to/file"]] {
+        assert!(tree.add(&*archive(bad), As::Plain).is_err(), "{bad:?}");
+    }
+    tree.add(&*archive(&[&long[1..]]), As::Plain).unwrap();
 }
 
 #[test]
