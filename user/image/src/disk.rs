@@ -2,7 +2,7 @@
 
 use crate::{
     ImageError,
-    file::folder_of,
+    file::{NewFile, folder_of},
     references::{self, References},
     tools::E2FSCK,
 };
@@ -117,17 +117,10 @@ impl Source {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ImageError> {
         let part = self.part(partition)?;
-        if to.exists() {
-            return Err(ImageError::Exists(to.to_owned()));
-        }
-        let target = create_image(to, Format::of_name(to), part.len)?;
-        let copied = self.copy(&part, &*target, to, progress);
-        if copied.is_err() {
-            drop(target);
-            // It is of no use, and what went wrong is said already.
-            let _ = fs::remove_file(to);
-        }
-        copied
+        let make = |place: &Path| Ok(create_image(place, Format::of_name(to), part.len)?);
+        let (file, target) = NewFile::made(to, make)?;
+        self.copy(&part, &*target, to, progress)?;
+        file.finish()
     }
 
     fn copy(

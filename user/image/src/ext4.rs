@@ -4,6 +4,7 @@
 
 use crate::{
     ImageError,
+    file::private_folder,
     tools::{DEBUGFS, MKE2FS},
     tree::{Kind, Node, Tree},
 };
@@ -41,15 +42,18 @@ pub(crate) struct Identity {
 pub(crate) fn make(tree: &Tree, folder: &Path, image: &Path, identity: &Identity) -> Result<(), ImageError> {
     let write = |source| ImageError::Write { path: folder.to_owned(), source };
     check_room(tree, image)?;
-    let place = tempfile::Builder::new().prefix(".colinux-tree-").tempdir_in(folder).map_err(write)?;
+    let place = private_folder(".colinux-tree-", folder).map_err(write)?;
+    // This gets the mode that the archive wants.
+    let root = place.path().join("root");
+    fs::create_dir(&root).map_err(write)?;
     let mut script = Script::default();
-    lay_out(tree, place.path(), &mut script).map_err(write)??;
+    lay_out(tree, &root, &mut script).map_err(write)??;
     let mut mke2fs = MKE2FS.command()?;
     mke2fs.args(["-q", "-F", "-t", "ext4", "-E", OPTIONS]);
     for (option, value) in [("-L", &identity.label), ("-U", &identity.uuid)] {
         mke2fs.args(value.iter().flat_map(|value| [option, value]));
     }
-    mke2fs.arg("-d").arg(place.path()).arg(image);
+    mke2fs.arg("-d").arg(&root).arg(image);
     MKE2FS.run(mke2fs)?;
     script.run(image)
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is made by the names of an archive until all is known, so no symbolic link in it leads anywhere.
 
-use crate::ImageError;
+use crate::{ImageError, file::private_folder};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -79,7 +79,7 @@ pub(crate) enum As {
 impl Tree {
     /// An empty tree whose contents will be in a new folder in `folder`.
     pub(crate) fn new(folder: &Path) -> io::Result<Self> {
-        let contents = tempfile::Builder::new().prefix(".colinux-files-").tempdir_in(folder)?;
+        let contents = private_folder(".colinux-files-", folder)?;
         let nodes = BTreeMap::from([(PathBuf::new(), Node::new(Kind::Folder, 0o755))]);
         Ok(Self { nodes, contents, count: 0 })
     }

@@ -58,6 +58,22 @@ fn an_image_is_the_same_in_every_format_and_a_partition_is_a_disk_of_its_own() {
 }
 
 #[test]
+fn a_copy_has_its_name_when_it_is_whole() {
+    let place = Place::new();
+    let (path, _) = disk(&place);
+    for name in ["x.img", "x.qcow2"] {
+        let to = place.path(name);
+        let mut seen = 0;
+        let mut look = |_| {
+            assert!(!to.exists());
+            seen += 1;
+        };
+        Source::open(&path).unwrap().convert(&to, None, &mut look).unwrap();
+        assert!(seen > 0 && to.exists());
+    }
+}
+
+#[test]
 fn a_damaged_root_is_told_in_every_format() {
     let place = Place::new();
     let (path, _) = disk(&place);
