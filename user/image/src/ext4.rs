@@ -8,10 +8,7 @@ use crate::{
     tools::{DEBUGFS, MKE2FS},
     tree::{Kind, Node, Tree},
 };
-use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat},
-    process::{getgid, getuid},
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
 use std::{
     collections::BTreeMap,
     fmt::Write,
@@ -151,35 +148,24 @@ impl Script {
     /// What mke2fs could not copy of `node`.
     fn add(&mut self, path: &Path, node: &Node) -> Result<(), ImageError> {
         let name = quoted(path)?;
-        let mut kept = (getuid().as_raw(), getgid().as_raw(), staged_mode(node));
-        if path.as_os_str().is_empty() {
-            // As OPTIONS says.
-            kept = (0, 0, kept.2);
-        }
+        let mut staged = staged_mode(node);
         match node.kind {
             Kind::Device { is_block, major, minor } => {
                 self.device(path, is_block, major, minor)?;
-                // debugfs makes it so.
-                kept = (0, 0, u32::MAX);
+                staged = u32::MAX;
             }
-            Kind::Link(_) => kept.2 = node.mode,
+            Kind::Link(_) => staged = node.mode,
             _ => {}
         }
-        self.set(&name, "uid", node.uid, kept.0);
-        self.set(&name, "gid", node.gid, kept.1);
-        if node.mode != kept.2 {
+        // Whose the laid out files are depends on the folder: its bit setgid, or what its file system is.
+        let _ = writeln!(self.text, "sif {name} uid {}\nsif {name} gid {}", node.uid, node.gid);
+        if node.mode != staged {
             let _ = writeln!(self.text, "sif {name} mode 0{:o}", kind_bits(&node.kind) | node.mode);
         }
         for (attribute, value) in &node.attributes {
             self.attribute(&name, attribute, value)?;
         }
         Ok(())
-    }
-
-    fn set(&mut self, name: &str, field: &str, value: u32, kept: u32) {
-        if value != kept {
-            let _ = writeln!(self.text, "sif {name} {field} {value}");
-        }
     }
 
     fn device(&mut self, path: &Path, is_block: bool, major: u32, minor: u32) -> Result<(), ImageError> {

@@ -123,6 +123,21 @@ fn a_tar_becomes_a_system_with_all_its_owners_modes_and_devices() {
     assert!(matches!(place.import("system.tar", &package), Err(ImageError::Exists(_))));
 }
 
+#[test]
+fn owners_are_the_archives_also_where_folders_hand_down_their_group() {
+    let place = Place::new();
+    let folder = place.0.path();
+    // Root may give it a group; whoever else tests this has more than one, or sees nothing of it.
+    let _ = std::os::unix::fs::chown(folder, None, Some(4242));
+    fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o2755)).unwrap();
+    fs::write(place.path("system.tar"), system()).unwrap();
+    place.import("system.tar", &place.package(&["virtio_blk", "ext4"])).unwrap();
+    for name in ["/usr/bin/sh", "/usr/bin", "/lib", "/pipe"] {
+        let text = place.ask(&format!("stat {name}"));
+        assert!(text.contains("User:     0   Group:     0"), "{name}: {text}");
+    }
+}
+
 /// A layer, and its hash.
 fn layer(name: &str) -> (Vec<u8>, String) {
     let mut tar = Builder::new(Vec::new());
