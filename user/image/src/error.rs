@@ -124,6 +124,16 @@ pub enum ImageError {
         /// Its release.
         release: String,
     },
+    /// Another kernel boots than the one that was added.
+    #[error("{} has the kernel {release} now, and boots {boots} of another partition; `colinux image convert --partition` makes an image of the root alone, which boots its own", path.display())]
+    OtherBoots {
+        /// The image.
+        path: PathBuf,
+        /// The release of the kernel that was added.
+        release: String,
+        /// The kernel that boots.
+        boots: String,
+    },
     /// A disk only grows.
     #[error("{} has {has} MiB already, and a disk only grows; make a smaller one, and copy the files (`colinux image export`, `import`)", path.display())]
     Shrink {

@@ -43,7 +43,8 @@ impl<'a> NewFile<'a> {
             return Err(ImageError::Exists(path.to_owned()));
         }
         let place = private_folder(".colinux-", folder_of(path)).map_err(error(path))?;
-        let temporary = TempPath::from_path(place.path().join(path.file_name().unwrap_or_default()));
+        let temporary = place.path().join(path.file_name().unwrap_or_default());
+        let temporary = TempPath::try_from_path(temporary).map_err(error(path))?;
         let made = make(&temporary)?;
         let file = File::options().read(true).write(true).open(&temporary).map_err(error(path))?;
         Ok((Self { path, file, temporary, _place: place }, made))

@@ -24,16 +24,21 @@ impl Place {
 
     /// A package with modules that a real depmod indexes.
     pub(crate) fn package(&self, modules: &[&str]) -> PathBuf {
+        self.package_of(RELEASE, modules)
+    }
+
+    /// The same of another release.
+    pub(crate) fn package_of(&self, release: &str, modules: &[&str]) -> PathBuf {
         let mut data = Builder::new(Vec::new());
         let mut add =
             |name: &str, contents: &[u8]| add(&mut data, name, EntryType::Regular, 0o644, (0, 0), contents);
-        add(&format!("./boot/vmlinuz-{RELEASE}"), b"a kernel");
+        add(&format!("./boot/vmlinuz-{release}"), b"a kernel");
         for module in modules {
-            add(&format!("./lib/modules/{RELEASE}/kernel/{module}.ko"), &module_of(module));
+            add(&format!("./lib/modules/{release}/kernel/{module}.ko"), &module_of(module));
         }
-        add(&format!("./lib/modules/{RELEASE}/modules.builtin"), b"");
-        add(&format!("./lib/modules/{RELEASE}/modules.order"), b"");
-        let path = self.path("kernel.deb");
+        add(&format!("./lib/modules/{release}/modules.builtin"), b"");
+        add(&format!("./lib/modules/{release}/modules.order"), b"");
+        let path = self.path(&format!("{release}.deb"));
         let data = data.into_inner().unwrap();
         let mut package = ar::Builder::new(File::create(&path).unwrap());
         for (name, contents) in [("debian-binary", &b"2.0\n"[..]), ("data.tar", &data)] {
