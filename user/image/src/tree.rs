@@ -23,6 +23,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const LONGEST_NAME: usize = 255;
 /// Extended attributes in a PAX header.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
+/// Keys of a PAX header by which GNU tar says that the contents are no plain ones.
+const SPARSE: &str = "GNU.sparse.";
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,16 @@ pub(crate) enum Kind {
         minor: u32,
     },
     Fifo,
+}
+
+impl Kind {
+    /// The number of a file's contents.
+    pub(crate) fn number(&self) -> Option<u64> {
+        match self {
+            Self::File(number) => Some(*number),
+            _ => None,
+        }
+    }
 }
 
 /// A name in the tree.
@@ -109,7 +121,8 @@ impl Tree {
             self.add_entry(entry.map_err(ImageError::Archive)?, how, &mut new)
                 .map_err(ImageError::Archive)?;
         }
-        Ok(())
+        // What it is packed with has its checksum at the end.
+        io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(ImageError::Archive)
     }
 
     fn add_entry(
@@ -124,9 +137,6 @@ impl Tree {
         }
         let path = self.place(&name)?;
         let Some(node) = self.node(&mut entry)? else { return Ok(()) };
-        if node.kind != Kind::Folder {
-            self.remove(&path);
-        }
         self.put(path.clone(), node);
         new.insert(path);
         Ok(())
@@ -134,8 +144,11 @@ impl Tree {
 
     /// Adds a name; what is below a folder stays if it is one still.
     pub(crate) fn put(&mut self, path: PathBuf, node: Node) {
-        if path.as_os_str().is_empty() && node.kind != Kind::Folder {
-            return;
+        if node.kind != Kind::Folder {
+            if path.as_os_str().is_empty() {
+                return;
+            }
+            self.remove(&path);
         }
         self.nodes.insert(path, node);
     }
@@ -188,6 +201,9 @@ impl Tree {
         };
         for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
+            if extension.key().is_ok_and(|key| key.starts_with(SPARSE)) {
+                return Err(damaged("a sparse file in the PAX format; pack it without --sparse"));
+            }
             if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE)) {
                 node.attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
             }
@@ -228,15 +244,15 @@ impl Tree {
     /// Where `name` really is: links among its folders lead elsewhere. Folders that are missing are made.
     pub(crate) fn place(&mut self, name: &Path) -> io::Result<PathBuf> {
         let path = self.resolve(name, false)?;
+        let above = path.ancestors().skip(1).find_map(|path| self.nodes.get(path));
+        if above.is_some_and(|node| node.kind != Kind::Folder) {
+            return Err(damaged("a file within a file"));
+        }
         let missing: Vec<_> =
             path.ancestors().skip(1).take_while(|path| !self.nodes.contains_key(*path)).collect();
         let missing: Vec<_> = missing.into_iter().map(Path::to_owned).collect();
         self.nodes.extend(missing.into_iter().map(|path| (path, Node::new(Kind::Folder, 0o755))));
-        let parent = path.parent().and_then(|parent| self.nodes.get(parent));
-        match parent {
-            Some(node) if node.kind != Kind::Folder => Err(damaged("a file within a file")),
-            _ => Ok(path),
-        }
+        Ok(path)
     }
 
     /// Follows links in `name`, and with `last` one that it is itself; none leads out.
