@@ -180,6 +180,34 @@ fn what_docker_saves_is_a_system_of_its_layers() {
     assert!(place.ask("ls -p /sbin").lines().all(|line| !line.contains("init")));
 }
 
+#[test]
+fn a_wrong_checksum_is_seen_also_behind_the_last_file() {
+    let place = Place::new();
+    let packed = Command::new("gzip").arg("-c").stdin(to_file(&system())).output().unwrap();
+    let mut bytes = packed.stdout;
+    let crc = bytes.len() - 8;
+    bytes[crc] ^= 1;
+    fs::write(place.path("system.tar.gz"), bytes).unwrap();
+    let error = place.import("system.tar.gz", &place.package(&["virtio_blk", "ext4"])).unwrap_err();
+    assert!(matches!(error, ImageError::Archive(_)), "{error}");
+}
+
+#[test]
+fn names_of_layers_lead_nowhere_else() {
+    let place = Place::new();
+    let package = place.package(&["virtio_blk", "ext4"]);
+    fs::create_dir(place.path("saved")).unwrap();
+    fs::write(place.path("saved/c.json"), "{}").unwrap();
+    fs::write(place.path("secret.tar"), system()).unwrap();
+    let absolute = place.path("secret.tar").display().to_string();
+    for name in ["../secret.tar", "x/../../secret.tar", &absolute] {
+        let manifest = json!([{"Config": "c.json", "Layers": [name]}]).to_string();
+        fs::write(place.path("saved/manifest.json"), manifest).unwrap();
+        let error = place.import("saved", &package).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name} leads out")), "{error}");
+    }
+}
+
 fn to_file(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     io::Write::write_all(&mut file, bytes).unwrap();
@@ -212,6 +240,12 @@ fn an_oci_layout_is_a_system_if_its_hashes_and_its_architecture_are_right() {
     assert!(place.ask("stat /added").contains("Type: regular"));
     fs::remove_file(place.path("out.img")).unwrap();
     fs::write(blobs.join(layer("added").1), "damaged").unwrap();
+    // As docker writes it beside: without hashes.
+    let config = json!({"architecture": "amd64"}).to_string();
+    fs::write(place.path("oci/c.json"), config).unwrap();
+    let added = format!("blobs/sha256/{}", layer("added").1);
+    let manifest = json!([{"Config": "c.json", "Layers": [added]}]).to_string();
+    fs::write(place.path("oci/manifest.json"), manifest).unwrap();
     assert!(place.import("oci", &package).unwrap_err().to_string().contains("is damaged"));
 }
 
