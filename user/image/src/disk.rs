@@ -162,7 +162,7 @@ impl Source {
         let copy = if self.format == Format::Raw { None } else { Some(self.plain(part)?) };
         match &copy {
             Some(copy) => command.arg(copy.as_os_str()),
-            None => command.arg(at_offset(&self.path, part.start)),
+            None => command.arg(at_offset(&self.path, part.start)?),
         };
         let output = E2FSCK.output(command)?;
         if output.status.code().is_none_or(|code| code & NOT_CHECKED != 0) {
@@ -201,18 +201,21 @@ impl Source {
         }
         let disk = self.disk()?;
         let start = disk.root_fs().map_or(0, |(part, _)| part.start);
-        Ok(at_offset(&self.path, start))
+        at_offset(&self.path, start)
     }
 }
 
 /// As e2fsprogs take it (lib/ext2fs/unix_io.c, options behind `?`).
-fn at_offset(path: &Path, start: u64) -> PathBuf {
+pub(crate) fn at_offset(path: &Path, start: u64) -> Result<PathBuf, ImageError> {
+    if path.as_os_str().as_encoded_bytes().contains(&b'?') {
+        return Err(ImageError::QuestionMark(path.to_owned()));
+    }
     if start == 0 {
-        return path.to_owned();
+        return Ok(path.to_owned());
     }
     let mut text = path.as_os_str().to_owned();
     text.push(format!("?offset={start}"));
-    text.into()
+    Ok(text.into())
 }
 
 #[cfg(test)]

@@ -124,6 +124,9 @@ pub enum ImageError {
         /// Its release.
         release: String,
     },
+    /// A name that the tools of ext4 take for a name with options.
+    #[error("e2fsprogs take what is behind `?` in {} for options; give the file a name without it", .0.display())]
+    QuestionMark(PathBuf),
     /// Another kernel boots than the one that was added.
     #[error("{} has the kernel {release} now, and boots {boots} of another partition; `colinux image convert --partition` makes an image of the root alone, which boots its own", path.display())]
     OtherBoots {

@@ -4,13 +4,14 @@
 
 use crate::{
     ImageError,
+    disk::at_offset,
     file::private_folder,
     tools::{DEBUGFS, MKE2FS},
     tree::{Kind, Node, Tree},
 };
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs::{self, File, Permissions},
     io::{self, Write as _},
@@ -39,6 +40,7 @@ pub(crate) struct Identity {
 pub(crate) fn make(tree: &Tree, folder: &Path, image: &Path, identity: &Identity) -> Result<(), ImageError> {
     let write = |source| ImageError::Write { path: folder.to_owned(), source };
     check_room(tree, image)?;
+    let image = &*at_offset(image, 0)?;
     let place = private_folder(".colinux-tree-", folder).map_err(write)?;
     // This gets the mode that the archive wants.
     let root = place.path().join("root");
@@ -60,10 +62,10 @@ fn check_room(tree: &Tree, image: &Path) -> Result<(), ImageError> {
     let error = |source| ImageError::Write { path: image.to_owned(), source };
     let size = fs::metadata(image).map_err(error)?.len() >> 20;
     let mut bytes = 0;
-    for node in tree.nodes.values() {
-        if let Kind::File(number) = node.kind {
-            bytes += fs::metadata(tree.contents(number)).map_err(error)?.len().next_multiple_of(BLOCK);
-        }
+    // One that has more names is there once.
+    let files: BTreeSet<_> = tree.nodes.values().filter_map(|node| node.kind.number()).collect();
+    for number in files {
+        bytes += fs::metadata(tree.contents(number)).map_err(error)?.len().next_multiple_of(BLOCK);
     }
     let need = (bytes >> 20) + OVERHEAD_MIB;
     if need > size { Err(ImageError::NoRoom { need, size }) } else { Ok(()) }
@@ -242,6 +244,21 @@ fn quoted_text(path: &Path) -> Result<String, ImageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_with_many_names_takes_its_room_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        for (name, mib) in [("file", 40_u64), ("image", 100)] {
+            File::create(path(name)).unwrap().set_len(mib << 20).unwrap();
+        }
+        let mut tree = Tree::new(folder.path()).unwrap();
+        let kind = tree.adopt(&path("file")).unwrap();
+        for name in ["a", "b", "c"] {
+            tree.put(name.into(), Node::new(kind.clone(), 0o644));
+        }
+        check_room(&tree, &path("image")).unwrap();
+    }
 
     #[test]
     fn no_line_reaches_a_shell() {

@@ -52,7 +52,11 @@ impl Source {
         }
         match Self::open(&path)?.disk()?.kernels().1 {
             Some(boots) if boots == image => Ok(kernel.release),
-            boots => Err(ImageError::OtherBoots { path, release: kernel.release, boots: boots.unwrap_or_default() }),
+            boots => Err(ImageError::OtherBoots {
+                path,
+                release: kernel.release,
+                boots: boots.unwrap_or_default(),
+            }),
         }
     }
 }

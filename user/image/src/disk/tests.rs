@@ -58,6 +58,19 @@ fn an_image_is_the_same_in_every_format_and_a_partition_is_a_disk_of_its_own() {
 }
 
 #[test]
+fn what_looks_like_options_is_no_name_for_the_tools() {
+    let place = Place::new();
+    let (path, _) = disk(&place);
+    let odd = place.path("disk?offset=0.img");
+    fs::rename(path, &odd).unwrap();
+    assert!(matches!(Source::open(&odd).unwrap().check(), Err(ImageError::QuestionMark(_))));
+    let bare = place.path("bare?.img");
+    fs::rename(place.path("bare.img"), &bare).unwrap();
+    assert!(matches!(Source::open(&bare).unwrap().resize(64 << 20), Err(ImageError::QuestionMark(_))));
+    assert_eq!(fs::metadata(&bare).unwrap().len(), 32 << 20);
+}
+
+#[test]
 fn a_copy_has_its_name_when_it_is_whole() {
     let place = Place::new();
     let (path, _) = disk(&place);
@@ -84,7 +97,7 @@ fn a_damaged_root_is_told_in_every_format() {
     }
     let patched = Command::new("/sbin/debugfs")
         .args(["-w", "-R", "sif /large links_count 5"])
-        .arg(at_offset(&path, FIRST_SECTOR * 512))
+        .arg(at_offset(&path, FIRST_SECTOR * 512).unwrap())
         .output();
     assert!(patched.unwrap().status.success());
     let (is_good, words) = Source::open(&path).unwrap().check().unwrap();
@@ -122,7 +135,8 @@ fn a_kernel_that_does_not_fit_leaves_the_old_one_to_boot() {
     let boots = Some(format!("/boot/vmlinuz-{release}"));
     // Another kernel, with an agent that takes more than there is.
     let second = KernelSource::Files(vec![place.package_of("6.1.0-10-amd64", &["virtio_blk", "ext4"])]);
-    let agent: Vec<_> = (0..30_u32 << 18).flat_map(|word| word.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    let agent: Vec<_> =
+        (0..30_u32 << 18).flat_map(|word| word.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
     let error = Source::open(&path).unwrap().add_kernel(&second, &agent).unwrap_err();
     assert!(matches!(error, ImageError::Failed { program: "debugfs", .. }), "{error}");
     let source = Source::open(&path).unwrap();
@@ -143,7 +157,12 @@ fn a_kernel_that_does_not_boot_is_told() {
     let tree = place.path("boot");
     fs::create_dir(&tree).unwrap();
     fs::write(tree.join("vmlinuz-5.10"), "an old kernel").unwrap();
-    let made = Command::new("/sbin/mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&tree).arg(&boot).arg("4M").status();
+    let made = Command::new("/sbin/mke2fs")
+        .args(["-q", "-t", "ext4", "-d"])
+        .arg(&tree)
+        .arg(&boot)
+        .arg("4M")
+        .status();
     assert!(made.unwrap().success());
     let boot = fs::read(boot).unwrap();
     let mut record = [0; 512];
