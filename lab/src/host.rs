@@ -22,6 +22,9 @@ use tempfile::TempDir;
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long a host may take to power off.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// Why QEMU says that a machine has ended (`ShutdownCause`); a triple fault is a reset.
+const POWERED_OFF: &str = "guest-shutdown";
+const REBOOTED: &str = "guest-reset";
 
 /// A host to be.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +43,7 @@ pub struct Lab {
     machine: Running,
     session: Session,
     release: String,
-    qmp: Mutex<Option<Qmp>>,
+    qmp: Mutex<Qmp>,
     folder: Option<TempDir>,
     console: PathBuf,
 }
@@ -156,7 +159,7 @@ impl LabBuilder {
         self.machine.disks.splice(0..0, built_in);
         let folder = tempfile::Builder::new().prefix("colinux-lab-").tempdir()?;
         let boot = Boot {
-            initrd: folder.path().join("initrd"),
+            initrd: folder.path().join(INITRD),
             console: folder.path().join("console.log"),
             messages: folder.path().join("qemu.log"),
             kernel: kernel.vmlinuz.clone(),
@@ -168,11 +171,13 @@ impl LabBuilder {
             machine.channel.set_read_timeout(Some(BOOT_LIMIT))?;
         }
         let (session, release) = Session::open(&machine.channel).with_context(|| evidence(&boot))?;
+        // From here on it tells when and why the machine ends.
+        let qmp = Qmp::new(machine.monitor.try_clone()?)?;
         Ok(Lab {
             machine,
             session,
             release,
-            qmp: Mutex::new(None),
+            qmp: Mutex::new(qmp),
             folder: Some(folder),
             console: boot.console,
         })
@@ -225,6 +230,9 @@ impl LabBuilder {
         Ok(files)
     }
 }
+
+/// Name of the file that the host boots with.
+const INITRD: &str = "initrd";
 
 /// Where `colinux` keeps the kernels that root has unpacked.
 const KEPT: &str = "/var/cache/colinux/kernels";
@@ -296,10 +304,7 @@ impl Lab {
     /// Speaks to the machine's monitor.
     pub fn monitor<T>(&self, work: impl FnOnce(&mut Qmp) -> Result<T>) -> Result<T> {
         let mut qmp = self.qmp.lock().map_err(|_| anyhow!("the monitor was left in disorder"))?;
-        match &mut *qmp {
-            Some(qmp) => work(qmp),
-            none => work(none.insert(Qmp::new(self.machine.monitor.try_clone()?)?)),
-        }
+        work(&mut qmp)
     }
 
     /// What the host's kernel has said so far.
@@ -325,22 +330,45 @@ impl Lab {
     pub fn power_off(mut self) -> Result<()> {
         // The agent, which is the host's first process, powers off when the lab hangs up.
         self.machine.channel.shutdown(Shutdown::Both).context("hanging up")?;
-        self.wait_for_end(END_LIMIT)?;
-        self.check_log()
+        self.wait_for(POWERED_OFF, END_LIMIT)?;
+        self.check_log()?;
+        self.leave();
+        Ok(())
     }
 
-    /// Waits until the machine has ended by itself.
-    pub fn wait_for_end(&mut self, limit: Duration) -> Result<()> {
-        self.machine.wait(limit)
+    /// Waits until the host has rebooted, which ends the machine, and looks at its log.
+    pub fn wait_for_reboot(mut self, limit: Duration) -> Result<()> {
+        self.wait_for(REBOOTED, limit)?;
+        self.check_log()?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Waits for the machine's end, for this reason.
+    fn wait_for(&mut self, reason: &str, limit: Duration) -> Result<()> {
+        self.machine.wait(limit)?;
+        let said = self.monitor(|qmp| Ok(qmp.end().map(str::to_owned)))?;
+        anyhow::ensure!(
+            said.as_deref() == Some(reason),
+            "the machine ended by {said:?}, not by {reason}; its host's last words:\n{}",
+            tail(&self.host_log()?)
+        );
+        Ok(())
+    }
+
+    /// Ends the host as it is; nothing of it is kept.
+    pub fn leave(mut self) {
+        self.folder = None;
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(folder) = self.folder.take()
-        {
+        // A test that failed returns an error, or panics; one that did not has powered the host off.
+        if let Some(folder) = self.folder.take() {
             let folder = folder.keep();
+            // It is large, and tells nothing.
+            let _ = fs::remove_file(folder.join(INITRD));
             eprintln!("the lab host's log is kept: {}", folder.join("console.log").display());
         }
     }

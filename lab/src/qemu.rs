@@ -177,14 +177,17 @@ impl Machine {
 }
 
 impl Running {
-    /// Waits for the machine to end by itself.
+    /// Waits for the machine to end by itself, and QEMU well.
     pub fn wait(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
-        while self.child.try_wait().context("waiting for QEMU")?.is_none() {
+        loop {
+            if let Some(status) = self.child.try_wait().context("waiting for QEMU")? {
+                anyhow::ensure!(status.success(), "QEMU failed ({status}), or the machine lived too long");
+                return Ok(());
+            }
             anyhow::ensure!(Instant::now() < deadline, "the machine still runs after {limit:?}");
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
     }
 }
 

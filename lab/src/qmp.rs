@@ -8,12 +8,14 @@ use std::os::unix::net::UnixStream;
 /// A connection to a machine's monitor.
 pub struct Qmp {
     reader: BufReader<UnixStream>,
+    /// Why the machine has ended.
+    reason: Option<String>,
 }
 
 impl Qmp {
     /// Greets the monitor behind `socket`.
     pub fn new(socket: UnixStream) -> Result<Self> {
-        let mut qmp = Self { reader: BufReader::new(socket) };
+        let mut qmp = Self { reader: BufReader::new(socket), reason: None };
         qmp.receive().context("QEMU's monitor does not answer")?;
         qmp.call("qmp_capabilities", json!({}))?;
         Ok(qmp)
@@ -45,10 +47,46 @@ impl Qmp {
         }
     }
 
+    /// Why a machine that is gone has ended (QEMU's qapi/run-state.json, `ShutdownCause`): `guest-shutdown`, `guest-reset`, ...; none if it was killed.
+    pub fn end(&mut self) -> Option<&str> {
+        while self.receive().is_ok() {}
+        self.reason.as_deref()
+    }
+
     fn receive(&mut self) -> Result<Value> {
         let mut line = String::new();
         let count = self.reader.read_line(&mut line)?;
         anyhow::ensure!(count > 0, "QEMU has closed its monitor: the machine is gone");
-        Ok(serde_json::from_str(&line)?)
+        let said: Value = serde_json::from_str(&line)?;
+        if said["event"] == "SHUTDOWN" {
+            self.reason = said["data"]["reason"].as_str().map(str::to_owned);
+        }
+        Ok(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_an_end_is_heard_whenever_it_is_said() {
+        let shutdown =
+            |reason: &str| json!({ "event": "SHUTDOWN", "data": { "guest": true, "reason": reason } });
+        let said = |lines: &[Value]| {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            lines.iter().for_each(|line| writeln!(far, "{line}").unwrap());
+            // Its requests go nowhere, and the answers are there already.
+            far.shutdown(std::net::Shutdown::Write).unwrap();
+            (Qmp::new(near).unwrap(), far)
+        };
+        let start = [json!({ "QMP": {} }), json!({ "return": {} })];
+        let (mut qmp, _far) = said(&[&start[..], &[shutdown("guest-reset")]].concat());
+        assert_eq!(qmp.end(), Some("guest-reset"));
+        let (mut qmp, _far) =
+            said(&[&start[..], &[shutdown("guest-shutdown"), json!({ "return": "" })]].concat());
+        qmp.human("info").unwrap();
+        assert_eq!(qmp.end(), Some("guest-shutdown"));
+        assert_eq!(said(&start).0.end(), None);
     }
 }

@@ -23,6 +23,8 @@ pub struct Guest<'lab> {
     lab: &'lab Lab,
     console: Process,
     commands: u32,
+    /// Whether it is logged in, and shows what commands print and nothing else.
+    is_quiet: bool,
 }
 
 impl<'lab> Guest<'lab> {
@@ -36,7 +38,7 @@ impl<'lab> Guest<'lab> {
 
     /// A guest whose console `command` shows.
     pub fn shown_by(lab: &'lab Lab, command: &str) -> Result<Self> {
-        Ok(Self { lab, console: lab.spawn_on_terminal(command)?, commands: 0 })
+        Ok(Self { lab, console: lab.spawn_on_terminal(command)?, commands: 0, is_quiet: false })
     }
 
     /// Starts a guest and logs in.
@@ -87,7 +89,9 @@ impl<'lab> Guest<'lab> {
             "stty -echo; echo 4 >/proc/sys/kernel/printk; export TERM=dumb SYSTEMD_PAGER=; PS1= PS2=; {last}"
         ))?;
         self.console.send_line("echo rea''dy")?;
-        self.console.wait_for("ready", COMMAND_LIMIT).map(drop)
+        self.console.wait_for("ready", COMMAND_LIMIT)?;
+        self.is_quiet = true;
+        Ok(())
     }
 
     /// Waits until `text` appears on the console; returns what came before it.
@@ -154,6 +158,7 @@ impl<'lab> Guest<'lab> {
 
     /// Powers the guest off from inside; the daemon must end well, and neither kernel may have complained.
     pub fn power_off(mut self) -> Result<()> {
+        self.check_kernel()?;
         self.console.send_line("poweroff")?;
         let status = self.wait()?;
         ensure!(status == 0, "colinux run ended with status {status}:\n{}", self.log());
@@ -163,6 +168,15 @@ impl<'lab> Guest<'lab> {
     /// All that the console has shown.
     pub fn log(&self) -> String {
         self.console.transcript()
+    }
+
+    /// An error if the guest's kernel has complained, also of what it does not show on the console: warnings.
+    pub fn check_kernel(&mut self) -> Result<()> {
+        if self.is_quiet {
+            // The console has it then.
+            self.ok("dmesg")?;
+        }
+        self.check_log()
     }
 
     /// An error if the guest's kernel has complained on the console.

@@ -21,6 +21,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn boot_in_a_row(lab: &Lab, count: u32) -> Result<()> {
     for number in 1..=count {
         let mut guest = Guest::boot_small(lab, "", "")?;
+        guest.check_kernel()?;
         guest.send_line("poweroff -f")?;
         let status = guest.wait()?;
         ensure!(status == 0, "boot {number} ended with status {status}:\n{}", guest.log());

@@ -37,7 +37,7 @@ fn the_machine_is_as_ordered() -> Result<()> {
     lab.nmi()?;
     let after: u64 = lab.ok(count)?.trim().parse()?;
     ensure!(after == before + 1, "{before} NMIs became {after}");
-    Ok(())
+    lab.power_off()
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn vcpus_and_cpus_go_and_come_and_clocks_agree() -> Result<()> {
     cpus_of_the_guest_go_and_come(&lab, &mut guest)?;
     cpus_of_the_host_go_and_come(&lab, &mut guest)?;
     the_host_sleeps(&lab, &mut guest)?;
-    guest.check_log()?;
+    guest.check_kernel()?;
     lab.check_log()?;
     the_host_reboots_with_its_guest(lab)
 }
@@ -47,10 +47,9 @@ fn the_host_sleeps(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
 const REBOOT: &str = "perl -e 'syscall(169, 0xfee1dead, 672274793, 0x1234567, 0)'";
 
 /// Whoever reboots the host without asking its guest gets a reboot. (The lab's machine ends with it.)
-fn the_host_reboots_with_its_guest(mut lab: Lab) -> Result<()> {
+fn the_host_reboots_with_its_guest(lab: Lab) -> Result<()> {
     let _ends = lab.spawn(REBOOT)?;
-    lab.wait_for_end(LIMIT)?;
-    lab.check_log()
+    lab.wait_for_reboot(LIMIT)
 }
 
 /// Whatever vCPU reads the clock, it is never behind what another has read.
@@ -139,7 +138,10 @@ fn share(
     guest.send_line("probe crowd && echo all we''ll")?;
     println!("host: {}", lab.ok("probe crowd")?);
     println!("guest: {}", guest.wait_for("all well", CROWD_LIMIT)?);
+    guest.check_kernel()?;
     guest.send_line("poweroff -f")?;
     assert_eq!(guest.wait()?, 0);
-    lab.check_log()
+    lab.check_log()?;
+    lab.leave();
+    Ok(())
 }

@@ -187,7 +187,7 @@ fn with_another_guest(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     other.ok(&format!("({{ {}; touch /tmp/done; }} > /tmp/sum 2>&1 &)", fetch(2)))?;
     assert_eq!(guest.ok(&fetch(3))?, sum);
     assert_eq!(other.ok("until [ -e /tmp/done ]; do sleep 0.1; done; cat /tmp/sum")?, sum);
-    guest.check_log()?;
+    guest.check_kernel()?;
     other.power_off()
 }
 

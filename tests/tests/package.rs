@@ -104,5 +104,7 @@ fn systemd_starts_a_guest_and_stops_it_in_order() -> Result<()> {
     lab.ok(&inside("dpkg -r colinux"))?;
     lab.ok("test ! -e /sys/module/colinux")?;
     lab.ok(&inside("test -z \"$(find /etc/systemd/system -name colinux@*)\""))?;
-    lab.check_log()
+    lab.check_log()?;
+    lab.leave();
+    Ok(())
 }

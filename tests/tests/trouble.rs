@@ -3,11 +3,14 @@
 use colinux_lab::kernel::Kernel;
 use colinux_tests::faults::{Fault, faulty};
 use colinux_tests::{Guest, KERNEL, Lab, Result, ensure, host_goes_on};
-use std::fs;
+use std::{fs, time::Duration};
 
 const KILL: u8 = 9;
 /// Ctrl-] q: stop at once.
 const QUIT: &[u8] = b"\x1dq";
+
+/// A guest that goes on answers in less.
+const SILENCE: Duration = Duration::from_secs(20);
 
 // The statuses that `colinux --help` lists.
 const PANIC: i32 = 64;
@@ -65,6 +68,13 @@ fn ends_in_panic(mut guest: Guest<'_>, words: &str) -> Result<()> {
     Ok(())
 }
 
+/// An error if the guest still does a command behind `words`.
+fn hangs(guest: &mut Guest<'_>, words: &str) -> Result<()> {
+    guest.send_line(&format!("{words}sh -c \"echo ans''wers\""))?;
+    ensure!(guest.wait_for("answers", SILENCE).is_err(), "it does not hang:\n{}", guest.log());
+    Ok(())
+}
+
 #[test]
 fn a_guest_that_hangs_with_interrupts_off_is_stopped_and_the_host_goes_on() -> Result<()> {
     let lab = host("6.12", "6.1", 3)?;
@@ -73,6 +83,7 @@ fn a_guest_that_hangs_with_interrupts_off_is_stopped_and_the_host_goes_on() -> R
     let mut guest = Guest::boot_small(&lab, "cpus=2", "")?;
     guest.send_line(&on_cpu(1))?;
     host_goes_on(&lab)?;
+    hangs(&mut guest, "taskset 2 ")?;
     guest.press(QUIT)?;
     assert_eq!(guest.wait_after_trouble()?, STOPPED);
     // All of them: with interrupts off nothing but an NMI ends this.
@@ -80,6 +91,7 @@ fn a_guest_that_hangs_with_interrupts_off_is_stopped_and_the_host_goes_on() -> R
         let mut guest = Guest::boot_small(&lab, "cpus=2", "")?;
         guest.send_line(&format!("{} {}", on_cpu(1), on_cpu(0)))?;
         host_goes_on(&lab)?;
+        hangs(&mut guest, "")?;
         match stop {
             Some(signal) => guest.signal(signal)?,
             None => guest.press(QUIT)?,

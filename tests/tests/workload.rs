@@ -40,7 +40,7 @@ fn what_loads_a_kernel_is_right_on_four_vcpus_over_two_cpus() -> Result<()> {
     }
     for crowd in CROWDS {
         println!("{crowd}\n{}", guest.ok(crowd)?);
-        guest.check_log()?;
+        guest.check_kernel()?;
     }
     host_goes_on(&lab)?;
     guest.power_off()?;
@@ -55,7 +55,7 @@ fn stress(guest: &mut Guest<'_>, name: &str, work: &str) -> Result<()> {
     let done = said.lines().find_map(|line| line.split_once(&format!("] {name} ")));
     let done = done.and_then(|(_, numbers)| numbers.split_whitespace().next()?.parse::<u64>().ok());
     ensure!(done >= Some(asked), "{done:?} of {asked} operations:\n{said}");
-    guest.check_log()
+    guest.check_kernel()
 }
 
 /// For a build of a kernel, under emulation on a busy computer.

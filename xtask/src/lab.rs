@@ -89,5 +89,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         terminal::pass_through(lab.start(&Spawn { argv: args.command.clone(), ..Spawn::default() })?)?
     };
+    lab.leave();
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
 }

@@ -1,7 +1,10 @@
 //! `cargo xtask test`.
 
-use crate::{fuzz, steps::cargo};
-use anyhow::Result;
+use crate::{
+    fuzz,
+    steps::{cargo, cargo_status},
+};
+use anyhow::{Result, ensure};
 use clap::Args as ClapArgs;
 use colinux_lab::kernel::Kernel;
 use colinux_lab::{executables::workspace, image, rootfs};
@@ -16,6 +19,8 @@ const HOSTED_TESTS: &str = "not package(colinux-tests)";
 const KERNELS: &[&str] = &["6.1", "6.12"];
 /// The kernels of hosts only.
 const HOSTS: &[&str] = &["6.1-cloud", "6.12-rt"];
+/// How nextest ends when there is no test to run (nextest-metadata, `NextestExitCode::NO_TESTS_RUN`).
+const NO_TESTS: i32 = 4;
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 /// What names no operating system.
 const PORTABLE: &[&str] = &[
@@ -46,23 +51,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut passed = Vec::new();
     if !args.lab {
         portable()?;
-        nextest(HOSTED_TESTS, args, &[])?;
+        passed.extend(nextest(HOSTED_TESTS, args, &[])?.then_some("hosted tests"));
         if args.filter.is_empty() {
             fuzz::briefly()?;
         }
-        passed.push("hosted tests");
     }
     if !args.hosted {
-        lab(args)?;
-        passed.push("lab tests");
+        passed.extend(lab(args)?.then_some("lab tests"));
     }
+    ensure!(
+        !passed.is_empty(),
+        "no test is called {}; `cargo nextest list` shows them all",
+        args.filter.join(" or ")
+    );
     eprintln!("xtask: {} passed in {} s", passed.join(" and "), start.elapsed().as_secs());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the tests that need nothing but this computer.
 pub fn hosted() -> Result<()> {
-    nextest(HOSTED_TESTS, &Args { hosted: true, lab: false, filter: Vec::new() }, &[])
+    nextest(HOSTED_TESTS, &Args { hosted: true, lab: false, filter: Vec::new() }, &[]).map(drop)
 }
 
 /// Builds for Windows what is to be the same there.
@@ -72,7 +80,8 @@ pub fn portable() -> Result<()> {
     cargo(&arguments, &[])
 }
 
-fn lab(args: &Args) -> Result<()> {
+/// Whether any test ran.
+fn lab(args: &Args) -> Result<bool> {
     colinux_lab::apt::install_tools()?;
     eprintln!("xtask: building colinux for the lab");
     let executables = colinux_lab::executables::build()?;
@@ -109,15 +118,17 @@ fn real_kernels(kernels: &[PathBuf]) -> Result<()> {
     cargo(&arguments, &[("COLINUX_TEST_KERNELS", &*paths.to_string_lossy())])
 }
 
-fn nextest(tests: &str, args: &Args, variables: &[(&str, &str)]) -> Result<()> {
+/// Whether any test ran: a filter may well name tests of the other half only.
+fn nextest(tests: &str, args: &Args, variables: &[(&str, &str)]) -> Result<bool> {
     let folder = workspace()?.join("tests/tests");
     let filterset = filterset(tests, &args.filter, &|word| folder.join(format!("{word}.rs")).exists());
-    let mut arguments = vec!["nextest", "run", "--workspace", "--filterset", &filterset];
-    if !args.filter.is_empty() && !args.lab && !args.hosted {
-        // A filter may well name tests of the other half only.
-        arguments.push("--no-tests=pass");
+    let arguments = ["nextest", "run", "--workspace", "--no-tests=fail", "--filterset", &filterset];
+    let status = cargo_status(&arguments, variables)?;
+    if !args.filter.is_empty() && status.code() == Some(NO_TESTS) {
+        return Ok(false);
     }
-    cargo(&arguments, variables)
+    ensure!(status.success(), "cargo {} failed ({status})", arguments.join(" "));
+    Ok(true)
 }
 
 /// Those of `tests` that any of the words names, or all if there is none. A word is a file of tests in the lab, or a part of a test's name.

@@ -55,6 +55,7 @@ fn run_command(args: &Args, command: &str) -> Result<ExitCode> {
     })?;
     stdout().write_all(&outcome.stdout)?;
     stderr().write_all(&outcome.stderr)?;
+    lab.leave();
     Ok(ExitCode::from(outcome.status))
 }
 
@@ -63,7 +64,9 @@ fn sit_at_console(args: &Args) -> Result<ExitCode> {
     eprintln!(
         "The guest's console. Log in as root, no password. poweroff leaves; Ctrl-] h goes to a host shell."
     );
-    consoles::interact(&lab, &guest_command(args))
+    let status = consoles::interact(&lab, &guest_command(args))?;
+    lab.leave();
+    Ok(status)
 }
 
 fn boot(lab: LabBuilder) -> Result<Lab> {

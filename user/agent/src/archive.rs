@@ -2,16 +2,22 @@
 //!
 //! Whoever receives does not trust the sender: nothing is written outside the target.
 
+use rustix::fs::OFlags;
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read, Write},
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Component, Path, PathBuf},
 };
 use tar::{Archive, Builder, Entry, EntryType, Header};
 
 /// Name of the first entry, which the receiver does not look at.
 const FIRST: &str = "first";
+
+/// Files of a kernel say that they have nothing in them, or a page. Those that are not longer are read before their size is told.
+const SMALL: u64 = 64 << 10;
+/// Bytes that such a file may have.
+const LONGEST_UNTOLD: u64 = 64 << 20;
 
 /// What is sent.
 #[derive(Debug)]
@@ -30,7 +36,7 @@ impl Source {
         let metadata = fs::metadata(path).map_err(at(path))?;
         let file = match metadata.file_type() {
             kind if kind.is_dir() => None,
-            kind if kind.is_file() => Some(File::open(path).map_err(at(path))?),
+            kind if kind.is_file() => Some(open(path).map_err(at(path))?),
             _ => return Err(at(path)(io::Error::other("it is neither a file nor a folder"))),
         };
         Ok(Self { path: path.to_owned(), metadata, file })
@@ -43,7 +49,12 @@ impl Source {
     pub fn send(self, output: impl Write, say: &mut dyn FnMut(String)) -> io::Result<()> {
         let mut builder = Builder::new(output);
         match self.file {
-            Some(file) => add_file(&mut builder, Path::new(FIRST), &self.metadata, file)?,
+            Some(file) => {
+                let missing = add_file(&mut builder, Path::new(FIRST), &self.metadata, file);
+                if missing.map_err(at(&self.path))? > 0 {
+                    return Err(at(&self.path)(shrunk()));
+                }
+            }
             None => {
                 add_folder(&mut builder, Path::new(FIRST), &self.metadata)?;
                 add_contents(&mut builder, &self.path, Path::new(""), say)?;
@@ -55,6 +66,11 @@ impl Source {
 
 fn at(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Does not wait for what files of a kernel may have later.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
 fn add_contents(
@@ -96,23 +112,46 @@ fn add(
         say(format!("{}: left out; it is neither a file nor a folder nor a link", path.display()));
         return Ok(());
     }
-    add_file(builder, name, &metadata, File::open(path).map_err(at(path))?)
+    let file = open(path).map_err(at(path))?;
+    if add_file(builder, name, &metadata, file).map_err(at(path))? > 0 {
+        say(at(path)(shrunk()).to_string());
+    }
+    Ok(())
+}
+
+fn shrunk() -> io::Error {
+    io::Error::other("it became shorter while it was read; zeros are at its end")
 }
 
 fn add_folder(builder: &mut Builder<impl Write>, name: &Path, metadata: &Metadata) -> io::Result<()> {
     builder.append_data(&mut header(metadata, EntryType::Directory, 0), name, io::empty())
 }
 
-/// The file may change meanwhile; the archive has the size that it said.
+/// Returns how many bytes are missing: the file may change meanwhile, and the archive has the size that it said.
 fn add_file(
     builder: &mut Builder<impl Write>,
     name: &Path,
     metadata: &Metadata,
     file: File,
-) -> io::Result<()> {
+) -> io::Result<u64> {
     let size = metadata.len();
-    let contents = file.chain(io::repeat(0)).take(size);
-    builder.append_data(&mut header(metadata, EntryType::Regular, size), name, contents)
+    if size <= SMALL {
+        let mut bytes = Vec::new();
+        match file.take(LONGEST_UNTOLD + 1).read_to_end(&mut bytes) {
+            // There is no more now; whether there ever will be, nobody knows.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => drop(read?),
+        }
+        if bytes.len() as u64 > LONGEST_UNTOLD {
+            return Err(io::Error::other("it is much longer than the size that it says"));
+        }
+        let mut header = header(metadata, EntryType::Regular, bytes.len() as u64);
+        return builder.append_data(&mut header, name, &*bytes).map(|()| 0);
+    }
+    let mut known = file.take(size);
+    let padded = (&mut known).chain(io::repeat(0)).take(size);
+    builder.append_data(&mut header(metadata, EntryType::Regular, size), name, padded)?;
+    Ok(known.limit())
 }
 
 fn header(metadata: &Metadata, kind: EntryType, size: u64) -> Header {

@@ -3,7 +3,10 @@
 use crate::{
     Frame, Kind, Outlet, Request, TOKEN_LEN, Token, WINDOW, archive, offer, process, socket::Listener,
 };
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::{
+    net::sockopt::{Timeout, set_socket_timeout},
+    process::{Resource, getrlimit},
+};
 use std::{
     fs::File,
     io::{self, BufWriter, Read, Write},
@@ -18,6 +21,11 @@ use std::{
 
 /// Most connections at a time.
 const MAX_SESSIONS: usize = 256;
+/// Descriptors that a connection may take while it starts a command, and those of the agent itself.
+const SESSION_DESCRIPTORS: u64 = 12;
+const OWN_DESCRIPTORS: u64 = 16;
+/// Before the agent tries again to take a connection.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Time for the token.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of output that go into a frame.
@@ -30,9 +38,14 @@ const PIECE: usize = 32 << 10;
 pub fn serve(token: Token) -> io::Result<()> {
     let listener = Listener::new()?;
     let sessions = Arc::new(AtomicUsize::new(0));
+    let most = most_sessions(getrlimit(Resource::Nofile).current);
     loop {
-        let stream = listener.accept()?;
-        if sessions.fetch_add(1, Ordering::Relaxed) >= MAX_SESSIONS {
+        let Ok(stream) = listener.accept() else {
+            // As when descriptors or memory are used up: some will be given back.
+            thread::sleep(PAUSE);
+            continue;
+        };
+        if sessions.fetch_add(1, Ordering::Relaxed) >= most {
             sessions.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
@@ -46,6 +59,12 @@ pub fn serve(token: Token) -> io::Result<()> {
             sessions.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Connections that there are descriptors for.
+fn most_sessions(descriptors: Option<u64>) -> usize {
+    let fit = descriptors.unwrap_or(u64::MAX).saturating_sub(OWN_DESCRIPTORS) / SESSION_DESCRIPTORS;
+    usize::try_from(fit).unwrap_or(MAX_SESSIONS).clamp(1, MAX_SESSIONS)
 }
 
 /// Serves one connection.
@@ -152,6 +171,13 @@ impl Read for Input<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_are_no_more_sessions_than_descriptors() {
+        for (descriptors, most) in [(Some(1024), 84), (Some(1 << 20), 256), (None, 256), (Some(3), 1)] {
+            assert_eq!(most_sessions(descriptors), most);
+        }
+    }
 
     #[test]
     fn paths_begin_at_the_root_or_in_the_home() {

@@ -157,6 +157,31 @@ fn a_folder_goes_there_and_back_with_its_modes_and_links() {
 }
 
 #[test]
+fn files_of_the_kernel_come_with_what_is_in_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    for from in ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/sys/kernel/ostype"] {
+        get(Path::new(from), &to).unwrap();
+        assert!(fs::read(&to).unwrap() == fs::read(from).unwrap(), "{from}");
+    }
+    get(Path::new("/proc/sys/kernel/random"), &folder.path().join("random")).unwrap();
+    let id = fs::read_to_string(folder.path().join("random/boot_id")).unwrap();
+    assert_eq!(id, fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap());
+}
+
+#[test]
+fn what_becomes_shorter_meanwhile_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let file = File::create(&path).unwrap();
+    file.set_len(200_000).unwrap();
+    let source = archive::Source::open(&path).unwrap();
+    file.set_len(100_000).unwrap();
+    let error = source.send(io::sink(), &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("shorter"), "{error}");
+}
+
+#[test]
 fn a_path_without_a_folder_is_looked_for_where_commands_begin() {
     let request = Request::Get { path: "colinux-that-is-not-there".into() };
     let error = Link::open(agent(), TOKEN, &request).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// The architecture of guests.
@@ -62,8 +62,11 @@ pub(crate) enum Store<'a> {
 impl Store<'_> {
     /// Whether it has a container's image.
     pub(crate) fn is_container(&self) -> bool {
-        self.find("manifest.json").is_some()
-            || (self.find("oci-layout").is_some() && self.find("index.json").is_some())
+        self.is_layout() || self.find("manifest.json").is_some()
+    }
+
+    fn is_layout(&self) -> bool {
+        self.find("oci-layout").is_some() && self.find("index.json").is_some()
     }
 
     fn find(&self, name: &str) -> Option<PathBuf> {
@@ -73,7 +76,12 @@ impl Store<'_> {
         }
     }
 
+    /// A file that the image names.
     fn get(&self, name: &str) -> Result<PathBuf, ImageError> {
+        let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !Path::new(name).components().all(is_plain) {
+            return Err(ImageError::Container(format!("{name} leads out of it; get it from elsewhere")));
+        }
         self.find(name)
             .ok_or_else(|| ImageError::Container(format!("{name} is missing; is the download complete?")))
     }
@@ -95,9 +103,10 @@ impl Store<'_> {
 
     /// The layers, the lowest first.
     fn layers(&self) -> Result<Vec<PathBuf>, ImageError> {
+        // What docker saves today is both, and only a layout has hashes.
         match self.find("manifest.json") {
-            Some(path) => self.saved_layers(&path),
-            None => self.layout_layers(),
+            Some(path) if !self.is_layout() => self.saved_layers(&path),
+            _ => self.layout_layers(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     ImageError,
-    file::folder_of,
+    file::{NewFile, folder_of},
     references::{self, References},
     tools::E2FSCK,
 };
@@ -94,17 +94,10 @@ impl Source {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ImageError> {
         let part = self.part(partition)?;
-        if to.exists() {
-            return Err(ImageError::Exists(to.to_owned()));
-        }
-        let target = create_image(to, Format::of_name(to), part.len)?;
-        let copied = self.copy(&part, &*target, to, progress);
-        if copied.is_err() {
-            drop(target);
-            // It is of no use, and what went wrong is said already.
-            let _ = fs::remove_file(to);
-        }
-        copied
+        let make = |place: &Path| Ok(create_image(place, Format::of_name(to), part.len)?);
+        let (file, target) = NewFile::made(to, make)?;
+        self.copy(&part, &*target, to, progress)?;
+        file.finish()
     }
 
     fn copy(
@@ -146,7 +139,7 @@ impl Source {
         let copy = if self.format == Format::Raw { None } else { Some(self.plain(part)?) };
         match &copy {
             Some(copy) => command.arg(copy.as_os_str()),
-            None => command.arg(at_offset(&self.path, part.start)),
+            None => command.arg(at_offset(&self.path, part.start)?),
         };
         let output = E2FSCK.output(command)?;
         if output.status.code().is_none_or(|code| code & NOT_CHECKED != 0) {
@@ -185,18 +178,21 @@ impl Source {
         }
         let disk = self.disk()?;
         let start = disk.root_fs().map_or(0, |(part, _)| part.start);
-        Ok(at_offset(&self.path, start))
+        at_offset(&self.path, start)
     }
 }
 
 /// As e2fsprogs take it (lib/ext2fs/unix_io.c, options behind `?`).
-fn at_offset(path: &Path, start: u64) -> PathBuf {
+pub(crate) fn at_offset(path: &Path, start: u64) -> Result<PathBuf, ImageError> {
+    if path.as_os_str().as_encoded_bytes().contains(&b'?') {
+        return Err(ImageError::QuestionMark(path.to_owned()));
+    }
     if start == 0 {
-        return path.to_owned();
+        return Ok(path.to_owned());
     }
     let mut text = path.as_os_str().to_owned();
     text.push(format!("?offset={start}"));
-    text.into()
+    Ok(text.into())
 }
 
 #[cfg(test)]

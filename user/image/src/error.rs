@@ -86,7 +86,7 @@ pub enum ImageError {
     },
     /// A name that the tools of ext4 do not take.
     #[error(
-        "the name {0:?} has a line break or is no UTF-8, which debugfs cannot write; leave that file out of the archive"
+        "the name {0:?} has a line break, is no UTF-8 or is too long, which debugfs does not take; rename that file or leave it out"
     )]
     Name(PathBuf),
     /// A kernel's package cannot be used.
@@ -121,6 +121,19 @@ pub enum ImageError {
         path: PathBuf,
         /// Its release.
         release: String,
+    },
+    /// A name that the tools of ext4 take for a name with options.
+    #[error("e2fsprogs take what is behind `?` in {} for options; give the file a name without it", .0.display())]
+    QuestionMark(PathBuf),
+    /// Another kernel boots than the one that was added.
+    #[error("{} has the kernel {release} now, and boots {boots} of another partition; `colinux image convert --partition` makes an image of the root alone, which boots its own", path.display())]
+    OtherBoots {
+        /// The image.
+        path: PathBuf,
+        /// The release of the kernel that was added.
+        release: String,
+        /// The kernel that boots.
+        boots: String,
     },
     /// A disk only grows.
     #[error("{} has {has} MiB already, and a disk only grows; make a smaller one, and copy the files (`colinux image export`, `import`)", path.display())]

@@ -4,15 +4,14 @@
 
 use crate::{
     ImageError,
+    disk::at_offset,
+    file::private_folder,
     tools::{DEBUGFS, MKE2FS},
     tree::{Kind, Node, Tree},
 };
-use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat},
-    process::{getgid, getuid},
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs::{self, File, Permissions},
     io::{self, Write as _},
@@ -41,15 +40,19 @@ pub(crate) struct Identity {
 pub(crate) fn make(tree: &Tree, folder: &Path, image: &Path, identity: &Identity) -> Result<(), ImageError> {
     let write = |source| ImageError::Write { path: folder.to_owned(), source };
     check_room(tree, image)?;
-    let place = tempfile::Builder::new().prefix(".colinux-tree-").tempdir_in(folder).map_err(write)?;
+    let image = &*at_offset(image, 0)?;
+    let place = private_folder(".colinux-tree-", folder).map_err(write)?;
+    // This gets the mode that the archive wants.
+    let root = place.path().join("root");
+    fs::create_dir(&root).map_err(write)?;
     let mut script = Script::default();
-    lay_out(tree, place.path(), &mut script).map_err(write)??;
+    lay_out(tree, &root, &mut script).map_err(write)??;
     let mut mke2fs = MKE2FS.command()?;
     mke2fs.args(["-q", "-F", "-t", "ext4", "-E", OPTIONS]);
     for (option, value) in [("-L", &identity.label), ("-U", &identity.uuid)] {
         mke2fs.args(value.iter().flat_map(|value| [option, value]));
     }
-    mke2fs.arg("-d").arg(place.path()).arg(image);
+    mke2fs.arg("-d").arg(&root).arg(image);
     MKE2FS.run(mke2fs)?;
     script.run(image)
 }
@@ -59,10 +62,10 @@ fn check_room(tree: &Tree, image: &Path) -> Result<(), ImageError> {
     let error = |source| ImageError::Write { path: image.to_owned(), source };
     let size = fs::metadata(image).map_err(error)?.len() >> 20;
     let mut bytes = 0;
-    for node in tree.nodes.values() {
-        if let Kind::File(number) = node.kind {
-            bytes += fs::metadata(tree.contents(number)).map_err(error)?.len().next_multiple_of(BLOCK);
-        }
+    // One that has more names is there once.
+    let files: BTreeSet<_> = tree.nodes.values().filter_map(|node| node.kind.number()).collect();
+    for number in files {
+        bytes += fs::metadata(tree.contents(number)).map_err(error)?.len().next_multiple_of(BLOCK);
     }
     let need = (bytes >> 20) + OVERHEAD_MIB;
     if need > size { Err(ImageError::NoRoom { need, size }) } else { Ok(()) }
@@ -120,6 +123,22 @@ fn staged_mode(node: &Node) -> u32 {
     node.mode & 0o777 | readable
 }
 
+/// The longest line that debugfs takes as one: it reads them by `fgets` into BUFSIZ bytes (debugfs.c, `source_file`), 1024 where the C library is musl. It takes the rest of a longer
+/// one for a command, and gives one that begins with `!` to a shell.
+const LONGEST_LINE: usize = 1024 - 2;
+
+/// A file with commands for debugfs.
+pub(crate) fn commands(text: &str) -> Result<tempfile::NamedTempFile, ImageError> {
+    let is_bad = |line: &&str| line.len() > LONGEST_LINE || line.trim_start().starts_with('!');
+    if let Some(line) = text.lines().find(is_bad) {
+        return Err(ImageError::Name(line.into()));
+    }
+    let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
+    let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+    file.write_all(text.as_bytes()).map_err(write)?;
+    Ok(file)
+}
+
 /// What debugfs is to do.
 #[derive(Default)]
 pub(crate) struct Script {
@@ -131,35 +150,24 @@ impl Script {
     /// What mke2fs could not copy of `node`.
     fn add(&mut self, path: &Path, node: &Node) -> Result<(), ImageError> {
         let name = quoted(path)?;
-        let mut kept = (getuid().as_raw(), getgid().as_raw(), staged_mode(node));
-        if path.as_os_str().is_empty() {
-            // As OPTIONS says.
-            kept = (0, 0, kept.2);
-        }
+        let mut staged = staged_mode(node);
         match node.kind {
             Kind::Device { is_block, major, minor } => {
                 self.device(path, is_block, major, minor)?;
-                // debugfs makes it so.
-                kept = (0, 0, u32::MAX);
+                staged = u32::MAX;
             }
-            Kind::Link(_) => kept.2 = node.mode,
+            Kind::Link(_) => staged = node.mode,
             _ => {}
         }
-        self.set(&name, "uid", node.uid, kept.0);
-        self.set(&name, "gid", node.gid, kept.1);
-        if node.mode != kept.2 {
+        // Whose the laid out files are depends on the folder: its bit setgid, or what its file system is.
+        let _ = writeln!(self.text, "sif {name} uid {}\nsif {name} gid {}", node.uid, node.gid);
+        if node.mode != staged {
             let _ = writeln!(self.text, "sif {name} mode 0{:o}", kind_bits(&node.kind) | node.mode);
         }
         for (attribute, value) in &node.attributes {
             self.attribute(&name, attribute, value)?;
         }
         Ok(())
-    }
-
-    fn set(&mut self, name: &str, field: &str, value: u32, kept: u32) {
-        if value != kept {
-            let _ = writeln!(self.text, "sif {name} {field} {value}");
-        }
     }
 
     fn device(&mut self, path: &Path, is_block: bool, major: u32, minor: u32) -> Result<(), ImageError> {
@@ -189,8 +197,7 @@ impl Script {
             return Ok(());
         }
         let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
-        let mut file = tempfile::NamedTempFile::new().map_err(write)?;
-        file.write_all(self.text.as_bytes()).map_err(write)?;
+        let file = commands(&self.text)?;
         let mut command = DEBUGFS.command()?;
         command
             .arg("-w")
@@ -231,5 +238,34 @@ fn quoted_text(path: &Path) -> Result<String, ImageError> {
         Err(refused())
     } else {
         Ok(format!("\"{}\"", text.replace('"', "\"\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_many_names_takes_its_room_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        for (name, mib) in [("file", 40_u64), ("image", 100)] {
+            File::create(path(name)).unwrap().set_len(mib << 20).unwrap();
+        }
+        let mut tree = Tree::new(folder.path()).unwrap();
+        let kind = tree.adopt(&path("file")).unwrap();
+        for name in ["a", "b", "c"] {
+            tree.put(name.into(), Node::new(kind.clone(), 0o644));
+        }
+        check_room(&tree, &path("image")).unwrap();
+    }
+
+    #[test]
+    fn no_line_reaches_a_shell() {
+        let long = |len: usize| format!("sif {} uid 0", "x".repeat(len - "sif  uid 0".len()));
+        assert!(commands(&format!("{}\ncd /\n", long(LONGEST_LINE))).is_ok());
+        for bad in [&*long(LONGEST_LINE + 1), "cd /\n!touch x", " \t!touch x"] {
+            assert!(matches!(commands(bad), Err(ImageError::Name(_))), "{bad}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     ext4::{Script, quoted},
 };
 use colinux_devices::{Format, ImageOptions, Slices, Storage};
-use colinux_loader::Part;
+use colinux_loader::{Disk, Part};
 use ext4_view::Ext4;
 use std::{
     collections::BTreeSet,
@@ -35,33 +35,76 @@ impl Source {
         if disk.kernels().0.contains(&image) {
             return Err(ImageError::HasKernel { path: self.path().to_owned(), release: kernel.release });
         }
-        let Some(script) = disk.root_fs().map(|(_, fs)| script(fs, kernel.folder(), &kernel.release)) else {
+        let Some(change) = disk.root_fs().map(|(_, fs)| change(fs, kernel.folder(), &kernel.release)) else {
             return Err(ImageError::NotRaw(self.path().to_owned()));
         };
-        let script = script?;
+        let change = change?;
         let path = self.path().to_owned();
         if self.format() == Format::Raw {
             let place = self.root_for_tools()?;
             drop((disk, self));
             // Nobody else may have it open meanwhile.
             let _locked = colinux_devices::RawImage::open(&path, false)?;
-            script.run(&place)?;
+            change.run(&place, &path)?;
         } else {
             drop((disk, self));
-            change_copy(&path, &script)?;
+            change_copy(&path, &change)?;
         }
-        Ok(kernel.release)
+        match Self::open(&path)?.disk()?.kernels().1 {
+            Some(boots) if boots == image => Ok(kernel.release),
+            boots => Err(ImageError::OtherBoots {
+                path,
+                release: kernel.release,
+                boots: boots.unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+/// What debugfs has to do for a kernel.
+#[derive(Default)]
+struct Change {
+    files: Script,
+    /// Takes the files back.
+    undo: Script,
+    links: Script,
+    /// What boots: files of this computer, and of the image.
+    boot: Vec<(PathBuf, String)>,
+}
+
+impl Change {
+    /// Writes the files into the file system `place`, as e2fsprogs take it, of the raw `image`, and has them boot when they are whole.
+    fn run(&self, place: &Path, image: &Path) -> Result<(), ImageError> {
+        let written = self.files.run(place).and_then(|()| self.check(image));
+        if written.is_err() {
+            // debugfs went on after its error, and half a kernel must not boot as the newest. It says, too, that it removes nothing where it has written nothing.
+            let _ = self.undo.run(place);
+            return written;
+        }
+        self.links.run(place)
+    }
+
+    fn check(&self, image: &Path) -> Result<(), ImageError> {
+        let disk = Disk::open(image)?;
+        for (from, to) in &self.boot {
+            let bytes = fs::read(from).map_err(|source| ImageError::Read { path: from.clone(), source })?;
+            if disk.root_fs().and_then(|(_, fs)| fs.read(&**to).ok()).is_none_or(|written| written != bytes) {
+                let source = io::Error::other(format!("{to} is not whole in it"));
+                return Err(ImageError::Write { path: image.to_owned(), source });
+            }
+        }
+        Ok(())
     }
 }
 
 /// Has debugfs change a raw copy of the root file system of an image, and writes what is different into the image.
-fn change_copy(path: &Path, script: &Script) -> Result<(), ImageError> {
+fn change_copy(path: &Path, change: &Change) -> Result<(), ImageError> {
     let storage = ImageOptions::new(path.to_owned()).open()?;
     let source = Source::with(path, &storage);
     let disk = source.disk()?;
     let Some((part, _)) = disk.root_fs() else { return Err(ImageError::NotRaw(path.to_owned())) };
     let copy = source.plain(part)?;
-    script.run(&copy)?;
+    change.run(&copy, &copy)?;
     let error = |source| ImageError::Write { path: path.to_owned(), source };
     write_back(&copy, &*storage, part).map_err(error)
 }
@@ -84,10 +127,11 @@ fn write_back(copy: &Path, storage: &dyn Storage, part: &Part) -> io::Result<()>
 }
 
 /// What debugfs has to write of what is in `folder`, into the file system `fs`.
-fn script(fs: &Ext4, folder: &Path, release: &str) -> Result<Script, ImageError> {
+fn change(fs: &Ext4, folder: &Path, release: &str) -> Result<Change, ImageError> {
     let read = |source| ImageError::Read { path: folder.to_owned(), source };
     let files = files(folder).map_err(read)?;
-    let mut script = Script::default();
+    let mut change = Change::default();
+    let script = &mut change.files;
     let folders: BTreeSet<_> = files.iter().flat_map(|file| file.ancestors().skip(1)).collect();
     for folder in folders.into_iter().filter(|folder| !has(fs, folder)) {
         let parent = folder.parent().unwrap_or(Path::new(""));
@@ -99,7 +143,14 @@ fn script(fs: &Ext4, folder: &Path, release: &str) -> Result<Script, ImageError>
         let from = quoted(&folder.join(path))?;
         let _ = writeln!(script.text, "cd {parent}\nwrite {from} {}", name(path)?);
         script.own(&name(path)?, "0100644");
+        if !has(fs, path) {
+            let _ = writeln!(change.undo.text, "cd {parent}\nrm {}", name(path)?);
+        }
+        if path.starts_with("boot") {
+            change.boot.push((folder.join(path), format!("/{}", path.display())));
+        }
     }
+    let script = &mut change.links;
     // The loader's first choice, and Debian's.
     for link in ["vmlinuz", "initrd.img"] {
         let place = format!("/{link}");
@@ -111,7 +162,7 @@ fn script(fs: &Ext4, folder: &Path, release: &str) -> Result<Script, ImageError>
         let _ = writeln!(script.text, "cd /\nsymlink {link} boot/{link}-{release}");
         script.own(&place, "0120777");
     }
-    Ok(script)
+    Ok(change)
 }
 
 impl Script {

@@ -2,7 +2,7 @@
 
 use crate::{
     ImageError, Source,
-    disk::PIECE,
+    disk::{PIECE, at_offset},
     tools::{E2FSCK, Tool},
 };
 use colinux_devices::{Format, ImageOptions, Slices, Storage};
@@ -44,12 +44,19 @@ impl Source {
         let is_raw = self.format() == Format::Raw;
         drop(self);
         let storage = ImageOptions::new(path.clone()).open()?;
-        if len <= storage.len() {
+        let root = root.filter(|root| is_raw && last.as_ref() == Some(root));
+        // The disk may have grown before, and the root not.
+        if len < storage.len() || root.is_none() && len == storage.len() {
             return Err(ImageError::Shrink { path, has: storage.len() >> 20 });
         }
-        let Some(root) = root.filter(|root| is_raw && last.as_ref() == Some(root)) else {
+        let Some(root) = root else {
             return storage.grow(Some(len)).map(|_| Grown::Disk).map_err(write);
         };
+        // Said before anything is changed.
+        for tool in [E2FSCK, RESIZE2FS].into_iter().chain(root.number.map(|_| SFDISK)) {
+            tool.find()?;
+        }
+        at_offset(&path, 0)?;
         let source = Self::with(&path, &storage);
         // resize2fs takes no part of a file: one in a partition is resized beside it.
         let copy = root.number.map(|_| source.plain(&root)).transpose()?;
@@ -177,8 +184,14 @@ mod tests {
             let numbers =
                 |parts: &[Part]| parts.iter().map(|part| (part.number, part.start)).collect::<Vec<_>>();
             assert_eq!(numbers(&Source::open(&path).unwrap().parts().unwrap()), numbers(&before));
+            // As an end in between leaves it: the disk is larger, the root is not.
+            File::options().write(true).open(&path).unwrap().set_len(128 << 20).unwrap();
+            for _ in 0..2 {
+                assert_eq!(Source::open(&path).unwrap().resize(128 << 20).unwrap(), Grown::Root);
+            }
+            assert!(has_root(&path, mib + 32), "{}", path.display());
             let error = Source::open(&path).unwrap().resize(64 << 20).unwrap_err();
-            assert!(matches!(error, ImageError::Shrink { has: 96, .. }), "{error}");
+            assert!(matches!(error, ImageError::Shrink { has: 128, .. }), "{error}");
         }
         let qcow2 = place.path("disk.qcow2");
         Source::open(&place.path("bare.img")).unwrap().convert(&qcow2, None, &mut |_| {}).unwrap();

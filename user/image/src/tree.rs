@@ -2,7 +2,7 @@
 //!
 //! Nothing is made by the names of an archive until all is known, so no symbolic link in it leads anywhere.
 
-use crate::ImageError;
+use crate::{ImageError, file::private_folder};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -19,8 +19,12 @@ const MOST_LINKS: usize = 40;
 /// Marks of a layer for what is not there any more (OCI image specification, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Bytes of a file's name without its folder, which no file system of Linux takes more of (include/uapi/linux/limits.h, NAME_MAX).
+const LONGEST_NAME: usize = 255;
 /// Extended attributes in a PAX header.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
+/// Keys of a PAX header by which GNU tar says that the contents are no plain ones.
+const SPARSE: &str = "GNU.sparse.";
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,16 @@ pub(crate) enum Kind {
         minor: u32,
     },
     Fifo,
+}
+
+impl Kind {
+    /// The number of a file's contents.
+    pub(crate) fn number(&self) -> Option<u64> {
+        match self {
+            Self::File(number) => Some(*number),
+            _ => None,
+        }
+    }
 }
 
 /// A name in the tree.
@@ -77,7 +91,7 @@ pub(crate) enum As {
 impl Tree {
     /// An empty tree whose contents will be in a new folder in `folder`.
     pub(crate) fn new(folder: &Path) -> io::Result<Self> {
-        let contents = tempfile::Builder::new().prefix(".colinux-files-").tempdir_in(folder)?;
+        let contents = private_folder(".colinux-files-", folder)?;
         let nodes = BTreeMap::from([(PathBuf::new(), Node::new(Kind::Folder, 0o755))]);
         Ok(Self { nodes, contents, count: 0 })
     }
@@ -107,7 +121,8 @@ impl Tree {
             self.add_entry(entry.map_err(ImageError::Archive)?, how, &mut new)
                 .map_err(ImageError::Archive)?;
         }
-        Ok(())
+        // What it is packed with has its checksum at the end.
+        io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(ImageError::Archive)
     }
 
     fn add_entry(
@@ -122,9 +137,6 @@ impl Tree {
         }
         let path = self.place(&name)?;
         let Some(node) = self.node(&mut entry)? else { return Ok(()) };
-        if node.kind != Kind::Folder {
-            self.remove(&path);
-        }
         self.put(path.clone(), node);
         new.insert(path);
         Ok(())
@@ -132,8 +144,11 @@ impl Tree {
 
     /// Adds a name; what is below a folder stays if it is one still.
     pub(crate) fn put(&mut self, path: PathBuf, node: Node) {
-        if path.as_os_str().is_empty() && node.kind != Kind::Folder {
-            return;
+        if node.kind != Kind::Folder {
+            if path.as_os_str().is_empty() {
+                return;
+            }
+            self.remove(&path);
         }
         self.nodes.insert(path, node);
     }
@@ -186,6 +201,9 @@ impl Tree {
         };
         for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
+            if extension.key().is_ok_and(|key| key.starts_with(SPARSE)) {
+                return Err(damaged("a sparse file in the PAX format; pack it without --sparse"));
+            }
             if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE)) {
                 node.attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
             }
@@ -226,15 +244,15 @@ impl Tree {
     /// Where `name` really is: links among its folders lead elsewhere. Folders that are missing are made.
     pub(crate) fn place(&mut self, name: &Path) -> io::Result<PathBuf> {
         let path = self.resolve(name, false)?;
+        let above = path.ancestors().skip(1).find_map(|path| self.nodes.get(path));
+        if above.is_some_and(|node| node.kind != Kind::Folder) {
+            return Err(damaged("a file within a file"));
+        }
         let missing: Vec<_> =
             path.ancestors().skip(1).take_while(|path| !self.nodes.contains_key(*path)).collect();
         let missing: Vec<_> = missing.into_iter().map(Path::to_owned).collect();
         self.nodes.extend(missing.into_iter().map(|path| (path, Node::new(Kind::Folder, 0o755))));
-        let parent = path.parent().and_then(|parent| self.nodes.get(parent));
-        match parent {
-            Some(node) if node.kind != Kind::Folder => Err(damaged("a file within a file")),
-            _ => Ok(path),
-        }
+        Ok(path)
     }
 
     /// Follows links in `name`, and with `last` one that it is itself; none leads out.
@@ -243,6 +261,9 @@ impl Tree {
         let (mut path, mut links) = (PathBuf::new(), 0);
         while let Some(part) = left.pop() {
             match part.components().next() {
+                Some(Component::Normal(part)) if part.len() > LONGEST_NAME => {
+                    return Err(damaged("a name of more than 255 bytes"));
+                }
                 Some(Component::Normal(part)) => path.push(part),
                 Some(Component::ParentDir) => drop(path.pop()),
                 Some(Component::RootDir) => path.clear(),

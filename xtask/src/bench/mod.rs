@@ -53,6 +53,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let lab = start(Lab::host(&args.kernel).scratch_disk(&image::debian_guest(&spec)?), args)?;
         // No power-off: the clock runs ahead while everybody waits for a disk, so the sync in it seems to hang.
         passing("booting a whole Debian three times", || stages::measure(&lab))?;
+        lab.leave();
         return Ok(ExitCode::SUCCESS);
     }
     let mut lab = Lab::host(&args.kernel).small_guest().lifetime(RUN_LIMIT);
@@ -74,6 +75,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let guest = columns.iter().find(|(name, _)| *name == "guest").map(|(_, results)| results.clone());
         let boots = [("bare", bare), ("first start", first), ("later", guest.unwrap_or_default())];
         println!("{}", table::table("boot", &boots.map(|(name, results)| (name, boot::times(results))))?);
+    } else {
+        lab.leave();
     }
     Ok(ExitCode::SUCCESS)
 }

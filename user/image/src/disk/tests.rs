@@ -58,6 +58,35 @@ fn an_image_is_the_same_in_every_format_and_a_partition_is_a_disk_of_its_own() {
 }
 
 #[test]
+fn what_looks_like_options_is_no_name_for_the_tools() {
+    let place = Place::new();
+    let (path, _) = disk(&place);
+    let odd = place.path("disk?offset=0.img");
+    fs::rename(path, &odd).unwrap();
+    assert!(matches!(Source::open(&odd).unwrap().check(), Err(ImageError::QuestionMark(_))));
+    let bare = place.path("bare?.img");
+    fs::rename(place.path("bare.img"), &bare).unwrap();
+    assert!(matches!(Source::open(&bare).unwrap().resize(64 << 20), Err(ImageError::QuestionMark(_))));
+    assert_eq!(fs::metadata(&bare).unwrap().len(), 32 << 20);
+}
+
+#[test]
+fn a_copy_has_its_name_when_it_is_whole() {
+    let place = Place::new();
+    let (path, _) = disk(&place);
+    for name in ["x.img", "x.qcow2"] {
+        let to = place.path(name);
+        let mut seen = 0;
+        let mut look = |_| {
+            assert!(!to.exists());
+            seen += 1;
+        };
+        Source::open(&path).unwrap().convert(&to, None, &mut look).unwrap();
+        assert!(seen > 0 && to.exists());
+    }
+}
+
+#[test]
 fn a_damaged_root_is_told_in_every_format() {
     let place = Place::new();
     let (path, _) = disk(&place);
@@ -68,7 +97,7 @@ fn a_damaged_root_is_told_in_every_format() {
     }
     let patched = Command::new("/sbin/debugfs")
         .args(["-w", "-R", "sif /large links_count 5"])
-        .arg(at_offset(&path, FIRST_SECTOR * 512))
+        .arg(at_offset(&path, FIRST_SECTOR * 512).unwrap())
         .output();
     assert!(patched.unwrap().status.success());
     let (is_good, words) = Source::open(&path).unwrap().check().unwrap();
@@ -95,6 +124,61 @@ fn a_kernel_is_added_to_a_partition_and_boots_from_then_on() {
     let metadata = fs.metadata(&*module).unwrap();
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode()), (0, 0, 0o644));
     assert!(matches!(open().add_kernel(&kernel, b""), Err(ImageError::HasKernel { .. })));
+}
+
+#[test]
+fn a_kernel_that_does_not_fit_leaves_the_old_one_to_boot() {
+    let place = Place::new();
+    let (path, _) = disk(&place);
+    let first = KernelSource::Files(vec![place.package(&["virtio_blk", "ext4"])]);
+    let release = Source::open(&path).unwrap().add_kernel(&first, b"").unwrap();
+    let boots = Some(format!("/boot/vmlinuz-{release}"));
+    // Another kernel, with an agent that takes more than there is.
+    let second = KernelSource::Files(vec![place.package_of("6.1.0-10-amd64", &["virtio_blk", "ext4"])]);
+    let agent: Vec<_> =
+        (0..30_u32 << 18).flat_map(|word| word.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    let error = Source::open(&path).unwrap().add_kernel(&second, &agent).unwrap_err();
+    assert!(matches!(error, ImageError::Failed { program: "debugfs", .. }), "{error}");
+    let source = Source::open(&path).unwrap();
+    assert_eq!(source.disk().unwrap().kernels(), (Vec::from_iter(boots.clone()), boots));
+    assert_eq!(&*source.disk().unwrap().kernel().unwrap().kernel, b"a kernel");
+    let (is_good, words) = source.check().unwrap();
+    assert!(is_good, "{words}");
+    source.add_kernel(&second, b"").unwrap();
+}
+
+#[test]
+fn a_kernel_that_does_not_boot_is_told() {
+    let place = Place::new();
+    let (path, bytes) = disk(&place);
+    let kernel = KernelSource::Files(vec![place.package(&["virtio_blk", "ext4"])]);
+    // A /boot of its own, in front of the root.
+    let boot = place.path("boot.img");
+    let tree = place.path("boot");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("vmlinuz-5.10"), "an old kernel").unwrap();
+    let made = Command::new("/sbin/mke2fs")
+        .args(["-q", "-t", "ext4", "-d"])
+        .arg(&tree)
+        .arg(&boot)
+        .arg("4M")
+        .status();
+    assert!(made.unwrap().success());
+    let boot = fs::read(boot).unwrap();
+    let mut record = [0; 512];
+    let parts = [(FIRST_SECTOR as u32, &boot), (FIRST_SECTOR as u32 + (boot.len() / 512) as u32, &bytes)];
+    let file = fs::File::create(&path).unwrap();
+    for (number, (start, bytes)) in parts.into_iter().enumerate() {
+        let at = 446 + 16 * number;
+        record[at + 4] = 0x83;
+        record[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        record[at + 12..at + 16].copy_from_slice(&((bytes.len() / 512) as u32).to_le_bytes());
+        file.write_all_at(bytes, u64::from(start) * 512).unwrap();
+    }
+    record[510..].copy_from_slice(&[0x55, 0xaa]);
+    file.write_all_at(&record, 0).unwrap();
+    let error = Source::open(&path).unwrap().add_kernel(&kernel, b"").unwrap_err();
+    assert!(matches!(&error, ImageError::OtherBoots { boots, .. } if boots.contains("5.10")), "{error}");
 }
 
 #[test]

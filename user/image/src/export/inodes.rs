@@ -1,13 +1,11 @@
 //! What debugfs tells of files: numbers, devices and extended attributes.
 
-use crate::{ImageError, ext4::quoted, tools::DEBUGFS};
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    io::{self, Write},
-    path::Path,
+use crate::{
+    ImageError,
+    ext4::{commands, quoted},
+    tools::DEBUGFS,
 };
+use std::{collections::BTreeMap, fmt::Write, fs, io, path::Path};
 
 /// What a file is beside its name and contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,8 +79,7 @@ fn temporary(source: io::Error) -> ImageError {
 
 /// What debugfs says when it does what `script` says, without changing anything.
 fn debugfs(image: &Path, script: &str) -> Result<String, ImageError> {
-    let mut file = tempfile::NamedTempFile::new().map_err(temporary)?;
-    file.write_all(script.as_bytes()).map_err(temporary)?;
+    let file = commands(script)?;
     let mut command = DEBUGFS.command()?;
     command.arg("-f").arg(file.path()).arg(image);
     let output = DEBUGFS.run(command)?;

@@ -24,16 +24,21 @@ impl Place {
 
     /// A package with modules that a real depmod indexes.
     pub(crate) fn package(&self, modules: &[&str]) -> PathBuf {
+        self.package_of(RELEASE, modules)
+    }
+
+    /// The same of another release.
+    pub(crate) fn package_of(&self, release: &str, modules: &[&str]) -> PathBuf {
         let mut data = Builder::new(Vec::new());
         let mut add =
             |name: &str, contents: &[u8]| add(&mut data, name, EntryType::Regular, 0o644, (0, 0), contents);
-        add(&format!("./boot/vmlinuz-{RELEASE}"), b"a kernel");
+        add(&format!("./boot/vmlinuz-{release}"), b"a kernel");
         for module in modules {
-            add(&format!("./lib/modules/{RELEASE}/kernel/{module}.ko"), &module_of(module));
+            add(&format!("./lib/modules/{release}/kernel/{module}.ko"), &module_of(module));
         }
-        add(&format!("./lib/modules/{RELEASE}/modules.builtin"), b"");
-        add(&format!("./lib/modules/{RELEASE}/modules.order"), b"");
-        let path = self.path("kernel.deb");
+        add(&format!("./lib/modules/{release}/modules.builtin"), b"");
+        add(&format!("./lib/modules/{release}/modules.order"), b"");
+        let path = self.path(&format!("{release}.deb"));
         let data = data.into_inner().unwrap();
         let mut package = ar::Builder::new(File::create(&path).unwrap());
         for (name, contents) in [("debian-binary", &b"2.0\n"[..]), ("data.tar", &data)] {
@@ -123,6 +128,21 @@ fn a_tar_becomes_a_system_with_all_its_owners_modes_and_devices() {
     assert!(matches!(place.import("system.tar", &package), Err(ImageError::Exists(_))));
 }
 
+#[test]
+fn owners_are_the_archives_also_where_folders_hand_down_their_group() {
+    let place = Place::new();
+    let folder = place.0.path();
+    // Root may give it a group; whoever else tests this has more than one, or sees nothing of it.
+    let _ = std::os::unix::fs::chown(folder, None, Some(4242));
+    fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o2755)).unwrap();
+    fs::write(place.path("system.tar"), system()).unwrap();
+    place.import("system.tar", &place.package(&["virtio_blk", "ext4"])).unwrap();
+    for name in ["/usr/bin/sh", "/usr/bin", "/lib", "/pipe"] {
+        let text = place.ask(&format!("stat {name}"));
+        assert!(text.contains("User:     0   Group:     0"), "{name}: {text}");
+    }
+}
+
 /// A layer, and its hash.
 fn layer(name: &str) -> (Vec<u8>, String) {
     let mut tar = Builder::new(Vec::new());
@@ -160,6 +180,34 @@ fn what_docker_saves_is_a_system_of_its_layers() {
     assert!(place.ask("ls -p /sbin").lines().all(|line| !line.contains("init")));
 }
 
+#[test]
+fn a_wrong_checksum_is_seen_also_behind_the_last_file() {
+    let place = Place::new();
+    let packed = Command::new("gzip").arg("-c").stdin(to_file(&system())).output().unwrap();
+    let mut bytes = packed.stdout;
+    let crc = bytes.len() - 8;
+    bytes[crc] ^= 1;
+    fs::write(place.path("system.tar.gz"), bytes).unwrap();
+    let error = place.import("system.tar.gz", &place.package(&["virtio_blk", "ext4"])).unwrap_err();
+    assert!(matches!(error, ImageError::Archive(_)), "{error}");
+}
+
+#[test]
+fn names_of_layers_lead_nowhere_else() {
+    let place = Place::new();
+    let package = place.package(&["virtio_blk", "ext4"]);
+    fs::create_dir(place.path("saved")).unwrap();
+    fs::write(place.path("saved/c.json"), "{}").unwrap();
+    fs::write(place.path("secret.tar"), system()).unwrap();
+    let absolute = place.path("secret.tar").display().to_string();
+    for name in ["../secret.tar", "x/../../secret.tar", &absolute] {
+        let manifest = json!([{"Config": "c.json", "Layers": [name]}]).to_string();
+        fs::write(place.path("saved/manifest.json"), manifest).unwrap();
+        let error = place.import("saved", &package).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name} leads out")), "{error}");
+    }
+}
+
 fn to_file(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     io::Write::write_all(&mut file, bytes).unwrap();
@@ -192,7 +240,28 @@ fn an_oci_layout_is_a_system_if_its_hashes_and_its_architecture_are_right() {
     assert!(place.ask("stat /added").contains("Type: regular"));
     fs::remove_file(place.path("out.img")).unwrap();
     fs::write(blobs.join(layer("added").1), "damaged").unwrap();
+    // As docker writes it beside: without hashes.
+    let config = json!({"architecture": "amd64"}).to_string();
+    fs::write(place.path("oci/c.json"), config).unwrap();
+    let added = format!("blobs/sha256/{}", layer("added").1);
+    let manifest = json!([{"Config": "c.json", "Layers": [added]}]).to_string();
+    fs::write(place.path("oci/manifest.json"), manifest).unwrap();
     assert!(place.import("oci", &package).unwrap_err().to_string().contains("is damaged"));
+}
+
+#[test]
+fn an_archive_runs_no_command() {
+    let place = Place::new();
+    let mark = place.path("mark");
+    // debugfs reads 8191 bytes as a line. What is behind has no slash, which would end the name.
+    let slashes = mark.display().to_string().replace('/', "${PWD%%[a-z]*}");
+    let name = format!("{}!touch {slashes};#", "d".repeat(8191 - "mknod \"".len()));
+    let mut tar = Builder::new(Vec::new());
+    add(&mut tar, "bin/sh", EntryType::Regular, 0o755, (0, 0), b"");
+    add(&mut tar, &name, EntryType::Char, 0o600, (0, 0), b"");
+    fs::write(place.path("system.tar"), tar.into_inner().unwrap()).unwrap();
+    let error = place.import("system.tar", &place.package(&["virtio_blk", "ext4"])).unwrap_err();
+    assert!(!mark.exists() && error.to_string().contains("more than 255 bytes"), "{error}");
 }
 
 #[test]

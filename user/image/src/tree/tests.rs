@@ -64,10 +64,43 @@ fn names_lead_through_links_and_never_out() {
     assert_eq!(names(&tree), ["abs", "lib", "usr", "usr/lib", "usr/lib/file", "usr/lib/other", "x"]);
     assert_eq!(tree.nodes[Path::new("x")].kind, tree.nodes[Path::new("usr/lib/file")].kind);
     assert_eq!(fs::read_to_string(tree.file("/abs/file").unwrap()).unwrap(), "lib/file");
-    for bad in [&["a->b", "b->a", "a/file"][..], &["y=missing"], &["usr/lib/file/within"]] {
+    for bad in [
+        &["a->b", "b->a", "a/file"][..],
+        &["y=missing"],
+        &["usr/lib/file/within"],
+        &["usr/lib/file/far/within"],
+    ] {
         assert!(tree.add(&*archive(bad), As::Plain).is_err(), "{bad:?}");
     }
     assert!(inner(Path::new("a/../../b")).is_err());
+    let long = "n".repeat(256);
+    for bad in [&[&*long][..], &[&format!("to->{long}"), "to/file"]] {
+        assert!(tree.add(&*archive(bad), As::Plain).is_err(), "{bad:?}");
+    }
+    tree.add(&*archive(&[&long[1..]]), As::Plain).unwrap();
+}
+
+#[test]
+fn a_link_takes_the_place_of_a_folder_with_all_in_it() {
+    let mut tree = tree();
+    tree.add(&*archive(&["vmlinuz/", "vmlinuz/file"]), As::Plain).unwrap();
+    tree.put("vmlinuz".into(), Node::new(Kind::Link("boot/vmlinuz".into()), 0o777));
+    assert_eq!(names(&tree), ["vmlinuz"]);
+}
+
+#[test]
+fn a_sparse_file_of_a_kind_that_is_not_read_is_an_error() {
+    let mut builder = Builder::new(Vec::new());
+    builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..])]).unwrap();
+    let mut header = Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    builder.append_data(&mut header, "file", &[][..]).unwrap();
+    let error = tree().add(&*builder.into_inner().unwrap(), As::Plain).unwrap_err().to_string();
+    assert!(error.contains("sparse"), "{error}");
 }
 
 #[test]
