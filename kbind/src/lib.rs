@@ -16,7 +16,9 @@
 #![no_std]
 
 pub mod format;
+mod hooks;
 mod macros;
+mod module;
 mod slot;
 
 pub use slot::{
