@@ -40,7 +40,7 @@ pub fn run_in(
     check_files(&config)?;
     let desktop = Beside::wanted(&config)?;
     let beside = Cell::new(None);
-    let _programs = Programs::start(&config);
+    let _programs = Programs::start(&config, background);
     let token = token()?;
     guard(|why| {
         eprintln!("colinux: {why}");

@@ -17,8 +17,8 @@ pub use driver::{DEVICE_PATH, Driver};
 pub use error::{Error, OpenError};
 pub use memory::{GuestMemory, map_extents};
 pub use sys::{
-    EventFd, ForbiddenCall, ForbiddenCalls, LinkNews, Tap, offload, read_cached_at, read_vectored_at,
-    return_freed_memory, write_vectored, write_vectored_at,
+    EventFd, ForbiddenCall, ForbiddenCalls, LinkNews, Tap, ends_with_us, offload, read_cached_at,
+    read_vectored_at, return_freed_memory, write_vectored, write_vectored_at,
 };
 pub use vcpu::{Run, Vcpu};
 pub use vm::{MemoryRequest, Vm};

@@ -1,5 +1,6 @@
 //! Linux.
 
+mod child;
 mod eventfd;
 mod forbidden;
 mod heap;
@@ -11,6 +12,7 @@ mod settle;
 mod tap;
 mod volatile_io;
 
+pub use child::ends_with_us;
 pub use eventfd::EventFd;
 pub use forbidden::{ForbiddenCall, ForbiddenCalls};
 pub use heap::return_freed_memory;
