@@ -250,6 +250,7 @@ impl RunningMachine {
     fn run_threads(&self, shared: &Arc<Shared>, terminal: &RawTerminal) -> Result<End, VmmError> {
         let mut threads = Vec::new();
         let started = self.start_threads(shared, &mut threads);
+        self.control.plug.ends();
         // The first thread is the console's.
         let vcpus = threads.len().saturating_sub(1);
         let events = Events::new(shared, &self.signals, terminal, &self.console, &self.orders);
