@@ -39,6 +39,7 @@ pub fn run_in(
     config.notes.iter().for_each(|note| warn!("{note}"));
     check_files(&config)?;
     let desktop = Beside::wanted(&config)?;
+    config.make_absolute().map_err(StartError::Process)?;
     let beside = Cell::new(None);
     let _programs = Programs::start(&config, background);
     let token = token()?;

@@ -1,5 +1,6 @@
 //! The words that describe a VM, on the command line or in a file.
 
+mod absolute;
 mod desktop;
 mod disk;
 mod error;
