@@ -67,7 +67,8 @@ pub fn restart(name: Option<&str>) -> Result<Status, Failure> {
     // One that is left of an earlier guest of this name has another process.
     let started = serde_json::from_slice(&text).ok().filter(|started: &Started| started.pid == pid);
     let Started { folder, mut words, append, .. } = started.ok_or(StartError::NotStarted(name.clone()))?;
-    vm.end(&Request::Stop)?;
+    // However it ended, it is to run again.
+    vm.end(&Request::Stop)?.map(|how| vms::told(&name, how));
     words.push(format!("name={name}"));
     start_in(&folder, &words, &append)
 }

@@ -19,7 +19,7 @@ use colinux_abi::{
     ioctl::{CONSOLE_DEVICE, Extent, Info, info},
     page::feature,
 };
-use colinux_control::{Claim, Place};
+use colinux_control::{Claim, Ending, Place};
 use colinux_devices::{Balloon, Work, spawn_confined};
 use colinux_driver::{Driver, EventFd, GuestMemory, MemoryRequest, Vcpu, Vm};
 use colinux_loader::{Guest, HostFacts, LoadError, Machine, MachineError, Medium, Placement, allocate, load};
@@ -195,7 +195,9 @@ impl RunningMachine {
     ) -> Result<End, VmmError> {
         let result = self.boot_until_end(guest, placement, source, started);
         let finished = self.devices.finish();
-        result.and_then(|end| finished.map(|()| end))
+        let result = result.and_then(|end| finished.map(|()| end));
+        self.control.ended(result.as_ref().map_or(Ending::Failed, End::ending));
+        result
     }
 
     fn boot_until_end(
@@ -237,20 +239,20 @@ impl RunningMachine {
         if let Some(vcpu) = self.vcpus.first() {
             vcpu.set_state(&state)?;
         }
-        let terminal = RawTerminal::new().map_err(VmmError::system("set up the terminal"))?;
-        self.console.connect(Box::new(Input::new(&self.memory, placement.window, &self.vm)))?;
         if self.signals.end_is_wanted() {
             // Nothing runs that could be asked.
             return Ok(if started.is_some() { End::Stopped } else { End::PowerOff });
         }
+        let terminal = RawTerminal::new().map_err(VmmError::system("set up the terminal"))?;
+        self.console.connect(Box::new(Input::new(&self.memory, placement.window, &self.vm)))?;
         if let Some(started) = started {
             started();
         }
         debug!("boot: the guest begins");
         let end = self.run_threads(&shared, &terminal);
+        self.control.plug.ends();
         self.console.disconnect();
         drop(terminal);
-        self.control.plug.ends();
         let end = end?;
         if end == End::Panic || end == End::Refused {
             let reason =
@@ -269,9 +271,9 @@ impl RunningMachine {
         let ended = started.and_then(|()| self.serve(&mut events?, vcpus, shared));
         if ended.is_err() {
             self.vm.stop()?;
+            shared.output.stop();
         }
         if let Ok(false) = ended {
-            shared.output.stop();
             // A thread sits in a write to a terminal that takes nothing, and cannot be joined; nothing more is written there that would wait, and the end of the process ends it.
             return shared.take_end();
         }
@@ -284,8 +286,6 @@ impl RunningMachine {
         ended.and_then(|_| shared.take_end())
     }
 
-    fn start_threads(&self, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> Result<(), VmmError> {
-        let mut start = |name: String, kind: Work, work: Box<dyn FnOnce(&Shared) + Send>| {
     /// Serves events until all threads have ended; false if some do not.
     fn serve(&self, events: &mut Events<'_>, vcpus: usize, shared: &Shared) -> Result<bool, VmmError> {
         let ended = events.run(vcpus)?;
@@ -293,6 +293,8 @@ impl RunningMachine {
         Ok(ended && events.wait_for_output()?)
     }
 
+    fn start_threads(&self, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> Result<(), VmmError> {
+        let mut start = |name: String, kind: Work, work: Box<dyn FnOnce(&Shared) + Send>| {
             let shared = Arc::clone(shared);
             let thread = spawn_confined(name, STACK, kind, move || work(&shared));
             threads.push(thread.map_err(VmmError::system("start a thread"))?);
