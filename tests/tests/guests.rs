@@ -90,7 +90,10 @@ fn a_guest_restarts_in_place_halts_and_is_terminated() -> Result<()> {
     assert_eq!(guest.wait()?, 0, "halt");
     let mut guest = Guest::boot(&lab, IMAGE)?;
     guest.signal(TERM)?;
-    guest.wait()?;
+    assert_eq!(guest.wait()?, 0, "an orderly power-off");
+    lab.ok(&format!(
+        "dumpe2fs -h {IMAGE} > /root/state && grep -w clean /root/state && ! grep needs_recovery /root/state"
+    ))?;
     lab.ok("colinux driver unload")?;
     lab.power_off()
 }
@@ -112,10 +115,11 @@ fn the_host_gets_everything_back_from_a_guest_that_is_killed() -> Result<()> {
     let lab = host("6.1", "6.1", 2)?;
     let before = Counters::read(&lab)?;
     for limit in [1, 4, 9] {
-        let mut guest = Guest::start(&lab, IMAGE)?;
+        let mut guest = Guest::start(&lab, &format!("{IMAGE} exec0=/bin/sleep,4711"))?;
         std::thread::sleep(Duration::from_secs(limit));
         guest.signal(KILL)?;
         assert_eq!(guest.wait()?, 128 + i32::from(KILL));
+        lab.ok("timeout 60 sh -c \"while pgrep -fx '/bin/sleep 4711'; do sleep 0.1; done\"")?;
     }
     before.check_unchanged(&lab)?;
     lab.ok("colinux driver unload")?;
