@@ -88,6 +88,7 @@ fn a_guest_restarts_in_place_halts_and_is_terminated() -> Result<()> {
     guest.log_in()?;
     guest.send_line("halt")?;
     assert_eq!(guest.wait()?, 0, "halt");
+    assert_eq!(stopped_at_a_terminal_that_takes_nothing(&lab)?, 67);
     let mut guest = Guest::boot(&lab, IMAGE)?;
     guest.signal(TERM)?;
     assert_eq!(guest.wait()?, 0, "an orderly power-off");
@@ -96,6 +97,21 @@ fn a_guest_restarts_in_place_halts_and_is_terminated() -> Result<()> {
     ))?;
     lab.ok("colinux driver unload")?;
     lab.power_off()
+}
+
+/// Output of the terminal is suspended (tcflow(3), ioctl_tty(2): TCXONC) while a guest boots and prints; who asks twice ends it.
+fn stopped_at_a_terminal_that_takes_nothing(lab: &Lab) -> Result<i32> {
+    const SUSPEND: &str =
+        "perl -e 'open(T, \">\", readlink(\"/proc/$ARGV[0]/fd/1\")) && ioctl(T, 0x540A, 0) or die $!'";
+    let mut guest = Guest::start(lab, IMAGE)?;
+    guest.wait_for("Linux version", Duration::from_secs(240))?;
+    lab.ok(&format!("{SUSPEND} $(pidof colinux)"))?;
+    std::thread::sleep(Duration::from_secs(3));
+    for _ in 0..2 {
+        guest.signal(TERM)?;
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    guest.wait()
 }
 
 #[test]
