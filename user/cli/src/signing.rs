@@ -178,7 +178,7 @@ mod tests {
     fn a_key_that_only_root_sees_is_not_missing() {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("mok.key");
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o0)).unwrap();
         // Root is kept from nothing.
         assert_eq!(is_hidden(&key), !geteuid().is_root());
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();

@@ -65,7 +65,7 @@ impl RawTerminal {
     /// Prints a message of the daemon between the guest's output.
     pub fn say(&self, message: &str) {
         let (start, end) = if self.is_interactive() { ("\r\n", "\r\n") } else { ("", "\n") };
-        print(&stderr(), &format!("{start}colinux: {message}{end}"));
+        print(stderr(), &format!("{start}colinux: {message}{end}"));
     }
 }
 
@@ -82,7 +82,7 @@ impl Drop for RawTerminal {
 
 /// Prints a message of this program, if there is somebody who reads it. Nobody may: the end of a guest is not to depend on that.
 pub fn tell(message: impl Display) {
-    print(&stderr(), &format!("colinux: {message}\n"));
+    print(stderr(), &format!("colinux: {message}\n"));
 }
 
 fn print(mut to: impl Write + AsFd, text: &str) {
