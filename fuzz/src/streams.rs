@@ -1,7 +1,7 @@
 //! What comes over sockets.
 
 use colinux_agent::{Frame, archive};
-use colinux_control::{Reply, Request, read_line};
+use colinux_control::{MAX_REQUEST, Reply, Request, read_line};
 use std::path::Path;
 
 /// Reads frames of the agent's protocol, and what they hold.
@@ -21,7 +21,7 @@ pub fn agent(mut data: &[u8]) {
 
 /// Reads lines of the control protocol. What is understood means the same when it is written again.
 pub fn control(mut data: &[u8]) {
-    while let Ok(Some(line)) = read_line(&mut data) {
+    while let Ok(Some(line)) = read_line(&mut data, MAX_REQUEST) {
         if let Ok(request) = serde_json::from_str::<Request>(&line) {
             let again = serde_json::to_string(&request).expect("a request has a text");
             assert!(serde_json::from_str::<Request>(&again).is_ok(), "{again}");

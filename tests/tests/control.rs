@@ -40,6 +40,7 @@ fn a_guest_in_the_background_is_found_shown_and_stopped() -> Result<()> {
     again.wait_for("ready", LIMIT)?;
     again.send_line("echo $(cat /root/seen)-$((6 * 7))")?;
     again.wait_for("seen-42", LIMIT)?;
+    signals_leave_the_terminal_as_it_was(&lab)?;
     for log in ["colinux logs web", "cat /tmp/web.log"] {
         ensure!(lab.ok(log)?.contains("login: "), "{log} does not have it");
     }
@@ -51,9 +52,32 @@ fn a_guest_in_the_background_is_found_shown_and_stopped() -> Result<()> {
 
     let name = lab.ok(&format!("colinux start {IMAGE}"))?;
     lab.ok(&format!("colinux kill {name}"))?;
+    stopped_twice(&lab)?;
     stopped_by_its_guard(&lab)?;
     lab.ok("colinux driver unload")?;
     lab.power_off()
+}
+
+/// The terminal of `attach` echoes again when a signal has ended that.
+fn signals_leave_the_terminal_as_it_was(lab: &Lab) -> Result<()> {
+    let attach = "timeout --foreground --signal TERM 5 colinux attach --quiet web";
+    let mut viewer = Guest::shown_by(lab, &format!("{attach}; stty -a | grep ' icanon' && echo as-it-was"))?;
+    viewer.wait_for("as-it-was", LIMIT)?;
+    assert_eq!(viewer.wait()?, 0);
+    Ok(())
+}
+
+/// Whoever asks a guest that still boots to power off, and then somebody else, is told that it did not.
+fn stopped_twice(lab: &Lab) -> Result<()> {
+    lab.ok(&format!("colinux start {IMAGE} name=hurried"))?;
+    let first = lab.spawn("colinux stop hurried")?;
+    std::thread::sleep(Duration::from_secs(3));
+    let second = lab.run("colinux stop hurried")?;
+    let first = first.wait(LIMIT)?;
+    for told in [first, second] {
+        ensure!(told.status == 67 && told.stderr.contains("stopped"), "{told:?}");
+    }
+    Ok(())
 }
 
 /// What a filter does to a thread that breaks out, done to the whole process: it ends, and says why.

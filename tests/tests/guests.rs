@@ -93,14 +93,33 @@ fn a_guest_restarts_in_place_halts_and_is_terminated() -> Result<()> {
     guest.ok("test -e /root/forgotten")?;
     guest.send_line("halt")?;
     assert_eq!(guest.wait()?, 0, "halt");
+    assert_eq!(stopped_at_a_terminal_that_takes_nothing(&lab)?, 67);
     let mut guest = Guest::boot(&lab, IMAGE)?;
     guest.ok("test ! -e /root/forgotten && touch /root/kept && sync")?;
     guest.signal(TERM)?;
-    guest.wait()?;
+    assert_eq!(guest.wait()?, 0, "an orderly power-off");
+    lab.ok(&format!(
+        "dumpe2fs -h {IMAGE} > /root/state && grep -w clean /root/state && ! grep needs_recovery /root/state"
+    ))?;
     let look = format!("mount {IMAGE} /mnt && ls /mnt/root && umount /mnt");
     ensure!(lab.ok(&look)?.contains("kept"), "--write kept nothing");
     lab.ok("colinux driver unload")?;
     lab.power_off()
+}
+
+/// Output of the terminal is suspended (tcflow(3), ioctl_tty(2): TCXONC) while a guest boots and prints; who asks twice ends it.
+fn stopped_at_a_terminal_that_takes_nothing(lab: &Lab) -> Result<i32> {
+    const SUSPEND: &str =
+        "perl -e 'open(T, \">\", readlink(\"/proc/$ARGV[0]/fd/1\")) && ioctl(T, 0x540A, 0) or die $!'";
+    let mut guest = Guest::start(lab, IMAGE)?;
+    guest.wait_for("Linux version", Duration::from_secs(240))?;
+    lab.ok(&format!("{SUSPEND} $(pidof colinux)"))?;
+    std::thread::sleep(Duration::from_secs(3));
+    for _ in 0..2 {
+        guest.signal(TERM)?;
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    guest.wait()
 }
 
 #[test]
@@ -120,10 +139,11 @@ fn the_host_gets_everything_back_from_a_guest_that_is_killed() -> Result<()> {
     let lab = host("6.1", "6.1", 2)?;
     let before = Counters::read(&lab)?;
     for limit in [1, 4, 9] {
-        let mut guest = Guest::start(&lab, IMAGE)?;
+        let mut guest = Guest::start(&lab, &format!("{IMAGE} exec0=/bin/sleep,4711"))?;
         std::thread::sleep(Duration::from_secs(limit));
         guest.signal(KILL)?;
         assert_eq!(guest.wait()?, 128 + i32::from(KILL));
+        lab.ok("timeout 60 sh -c \"while pgrep -fx '/bin/sleep 4711'; do sleep 0.1; done\"")?;
     }
     before.check_unchanged(&lab)?;
     lab.ok("colinux driver unload")?;

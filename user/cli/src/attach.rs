@@ -1,8 +1,12 @@
 //! `colinux attach`: the console of a VM that runs.
 
-use crate::status::{Failure, Status};
+use crate::{
+    signals,
+    status::{Failure, Status},
+};
 use colinux_control::{Connection, ControlError, Place, Request};
-use colinux_vmm::{KEYS_HELP, Keys, Order, RawTerminal, Resizes, terminal_size};
+use colinux_vmm::{KEYS_HELP, Keys, Order, RawTerminal, tell, terminal_size};
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::{
     io::{self, Read, Write, stdin, stdout},
@@ -15,34 +19,68 @@ enum Left {
     Detached,
     /// The VM has ended, or it sent us away.
     Closed,
+    /// What it shows cannot be printed.
+    Unseen(io::Error),
 }
 
 /// Shows console `console` until the user detaches or the VM ends.
 pub fn attach(name: Option<&str>, console: u32, quiet: bool) -> Result<Status, Failure> {
     let place = Place::of_user()?;
     let (name, mut vm) = place.connect(name)?;
-    let resizes = Resizes::new().map_err(ControlError::Broken)?;
+    let other = Other { place, name: name.clone(), console };
+    let watcher = other.clone();
+    signals::watch(move |signal| watcher.take_signal(signal)).map_err(ControlError::Broken)?;
     vm.ask(&Request::Attach { console, size: terminal_size(), quiet })?;
     let terminal = RawTerminal::new().map_err(ControlError::Broken)?;
     if terminal.is_interactive() {
         terminal.say(&format!("the console of `{name}`; Ctrl-] d leaves it"));
     }
-    let mut viewer =
-        Viewer { place, name, console, stream: vm.into_stream(), resizes, terminal, keys: Keys::default() };
+    let mut viewer = Viewer { other, stream: vm.into_stream(), terminal, keys: Keys::default() };
     let left = viewer.run()?;
-    viewer.terminal.say(match left {
-        Left::Detached => "detached; the guest goes on",
-        Left::Closed => "the console is closed",
-    });
+    let Viewer { terminal, .. } = viewer;
+    match left {
+        Left::Detached => terminal.say("detached; the guest goes on"),
+        Left::Closed => terminal.say("the console is closed"),
+        // Whoever reads it has seen enough.
+        Left::Unseen(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Left::Unseen(error) => {
+            drop(terminal);
+            tell(format_args!("the console cannot be shown: {error}; the guest goes on"));
+            return Ok(Status::Failure);
+        }
+    }
     Ok(Status::Ok)
 }
 
-struct Viewer {
+/// How the VM is asked for something: by a connection of its own, as that of the console carries bytes.
+#[derive(Clone)]
+struct Other {
     place: Place,
     name: String,
     console: u32,
+}
+
+impl Other {
+    fn ask(&self, request: &Request) -> Result<(), ControlError> {
+        let (_, mut vm): (_, Connection) = self.place.connect(Some(&self.name))?;
+        vm.ask(request).map(drop)
+    }
+
+    fn take_signal(&self, signal: Signal) {
+        match (signal, terminal_size()) {
+            (Signal::SIGWINCH, Some(size)) => {
+                // A VM that does not answer has ended, which the console shows.
+                let _ = self.ask(&Request::Resize { console: self.console, size });
+            }
+            (Signal::SIGWINCH, None) => {}
+            (signal, _) => signals::end_by(signal),
+        }
+    }
+}
+
+struct Viewer {
+    other: Other,
     stream: UnixStream,
-    resizes: Resizes,
     terminal: RawTerminal,
     keys: Keys,
 }
@@ -51,12 +89,9 @@ impl Viewer {
     fn run(&mut self) -> Result<Left, ControlError> {
         let mut typing = true;
         loop {
-            let [shown, typed, resized] = self.wait(typing)?;
-            if resized && self.resizes.take()? {
-                self.resize()?;
-            }
-            if shown && !self.show()? {
-                return Ok(Left::Closed);
+            let [shown, typed] = self.wait(typing)?;
+            if shown && let Some(left) = self.show()? {
+                return Ok(left);
             }
             if typed {
                 match self.type_in()? {
@@ -69,10 +104,9 @@ impl Viewer {
         }
     }
 
-    fn wait(&self, typing: bool) -> io::Result<[bool; 3]> {
+    fn wait(&self, typing: bool) -> io::Result<[bool; 2]> {
         let stdin = stdin();
-        let mut fds =
-            vec![PollFd::new(&self.stream, PollFlags::IN), PollFd::new(&self.resizes, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.stream, PollFlags::IN)];
         if typing {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
@@ -81,19 +115,19 @@ impl Viewer {
             Err(error) => return Err(error.into()),
         }
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        Ok([ready(0), ready(2), ready(1)])
+        Ok([ready(0), ready(1)])
     }
 
-    /// Prints what the guest has written; false at the end.
-    fn show(&mut self) -> io::Result<bool> {
+    /// Prints what the guest has written; says when that is over.
+    fn show(&mut self) -> io::Result<Option<Left>> {
         let mut bytes = [0; 4096];
         let count = match self.stream.read(&mut bytes) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             result => result?,
         };
         let mut stdout = stdout().lock();
-        stdout.write_all(&bytes[..count]).and_then(|()| stdout.flush())?;
-        Ok(count > 0)
+        let printed = stdout.write_all(&bytes[..count]).and_then(|()| stdout.flush());
+        Ok(printed.err().map(Left::Unseen).or((count == 0).then_some(Left::Closed)))
     }
 
     fn type_in(&mut self) -> Result<Typed, ControlError> {
@@ -116,22 +150,11 @@ impl Viewer {
             match order {
                 Order::Detach => return Ok(Typed::Detach),
                 Order::Help => self.terminal.say(KEYS_HELP),
-                Order::PowerOff => self.ask(&Request::Stop)?,
-                Order::Quit => self.ask(&Request::Kill)?,
+                Order::PowerOff => self.other.ask(&Request::Stop)?,
+                Order::Quit => self.other.ask(&Request::Kill)?,
             }
         }
         Ok(Typed::Some)
-    }
-
-    fn resize(&self) -> Result<(), ControlError> {
-        let Some(size) = terminal_size() else { return Ok(()) };
-        self.ask(&Request::Resize { console: self.console, size })
-    }
-
-    /// Asks over a connection of its own: this one carries the console.
-    fn ask(&self, request: &Request) -> Result<(), ControlError> {
-        let (_, mut vm): (_, Connection) = self.place.connect(Some(&self.name))?;
-        vm.ask(request).map(drop)
     }
 }
 

@@ -58,7 +58,7 @@ fn put(name: Option<&str>, from: &str, path: &str, wait: bool) -> Result<Status,
     let credit = Arc::new(Credit::default());
     let mut outgoing = Outgoing { outlet: Arc::clone(link.outlet()), credit: Arc::clone(&credit) };
     let sender = thread::spawn(move || {
-        let sent = source.send(&mut outgoing, &mut |message| eprintln!("colinux: {message}"));
+        let sent = source.send(&mut outgoing, &mut |message| colinux_vmm::tell(message));
         if sent.is_err() {
             // Half an archive is not taken for a whole one.
             outgoing.outlet.close();

@@ -7,7 +7,7 @@ mod cookie;
 
 use crate::{
     agent::{AgentError, Reached, reach},
-    config::{AUTO, Config, Desktop},
+    config::{AUTO, Config, Desktop, home_of},
     status::{Failure, Status},
 };
 use colinux_agent::{Kind, Link, OFFERS, Offer, Request, join};
@@ -198,10 +198,12 @@ pub fn run(name: Option<&str>, desktop: &Desktop) -> Result<Status, Failure> {
     }
     let desktop = find(desktop)?;
     let reached = Arc::new(reach(name, true)?);
+    // As who called sudo is known to root only.
+    let cookies = cookie::usual_file();
     become_user().map_err(DesktopError::Process)?;
     let mut offers = Vec::new();
     if let Some(display) = &desktop.x11 {
-        offers.push(display_offer(display)?);
+        offers.push(display_offer(display, cookies.as_deref())?);
     }
     if let Some(path) = desktop.sound {
         offers.push((sound_offer(), Server::File(path.into())));
@@ -227,11 +229,11 @@ fn become_user() -> io::Result<()> {
     Ok(())
 }
 
-fn display_offer(name: &str) -> Result<(Offer, Server), DesktopError> {
+fn display_offer(name: &str, cookies: Option<&Path>) -> Result<(Offer, Server), DesktopError> {
     let (server, number) = Server::of_display(name)?;
     let mut env = vec![("DISPLAY".to_owned(), format!(":{DISPLAY}"))];
     let mut files = Vec::new();
-    match cookie::of_display(number) {
+    match cookies.and_then(|file| cookie::of_display(number, file)) {
         Some(cookie) => {
             env.push(("XAUTHORITY".to_owned(), format!("{OFFERS}/xauthority")));
             files.push(("xauthority".to_owned(), cookie::file(DISPLAY, &cookie)));
@@ -292,12 +294,7 @@ fn serve_program(number: u32, server: Option<&Server>, reached: &Reached) -> io:
 fn home() -> Option<PathBuf> {
     let Some((uid, _)) = sudo_user() else { return env::var_os("HOME").map(PathBuf::from) };
     // Not getpwuid(3): a static executable cannot load the modules of the name service.
-    let users = fs::read_to_string("/etc/passwd").ok()?;
-    let uid = uid.to_string();
-    users.lines().find_map(|line| {
-        let fields: Vec<_> = line.split(':').collect();
-        (fields.get(2) == Some(&uid.as_str())).then(|| fields.get(5).map(PathBuf::from))?
-    })
+    home_of(&uid.to_string(), &fs::read_to_string("/etc/passwd").ok()?)
 }
 
 #[cfg(test)]
@@ -319,6 +316,16 @@ mod tests {
         for bad in ["", ":", "0", ":x", "a:65000", ":-1"] {
             assert_eq!(server(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_cookie_is_that_of_the_file_that_was_found_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(".Xauthority");
+        fs::write(&file, cookie::file(7, b"sweet")).unwrap();
+        let (offer, _) = display_offer(":7", Some(&file)).unwrap();
+        assert_eq!(offer.files, [("xauthority".to_owned(), cookie::file(DISPLAY, b"sweet"))]);
+        assert!(display_offer(":7", None).unwrap().0.files.is_empty());
     }
 
     #[test]

@@ -123,6 +123,9 @@ fn check_signing() -> Finding {
             "signed modules only: the driver is signed with the key of {}",
             key.certificate.display()
         )),
+        None if signing::may_be_hidden() => Note(
+            "signed modules only (Secure Boot or lockdown); whether there is a key is for root to see: `sudo colinux doctor`".into(),
+        ),
         None => {
             Bad("signed modules only (Secure Boot or lockdown), and no key: run `sudo colinux driver sign`"
                 .into())

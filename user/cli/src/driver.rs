@@ -76,6 +76,11 @@ pub enum DriverError {
          `sudo colinux driver sign` says how to make it trust one"
     )]
     Signed,
+    /// The kernel takes no module at all.
+    #[error(
+        "this kernel takes no modules any more (kernel.modules_disabled is 1), until the machine boots again: load the driver before that is set"
+    )]
+    Closed,
     /// The kernel refuses the module.
     #[error("the kernel {release} refuses the driver: {source}; `dmesg` says why")]
     Refused {
@@ -171,13 +176,24 @@ fn insert_signed_or_not(module: &[u8]) -> Result<(), DriverError> {
     if !needs_signature() {
         return insert(module);
     }
-    for key in signing::keys() {
-        match insert(&key.sign(module)?) {
+    insert_signed(&signing::keys(), |key| key.sign(module), insert)
+}
+
+/// Tries each key; one that cannot sign may be followed by one that can.
+fn insert_signed<K>(
+    keys: &[K],
+    sign: impl Fn(&K) -> Result<Vec<u8>, SignError>,
+    insert: impl Fn(&[u8]) -> Result<(), DriverError>,
+) -> Result<(), DriverError> {
+    let mut why = DriverError::Signed;
+    for key in keys {
+        match sign(key).map_err(DriverError::Sign).and_then(|module| insert(&module)) {
+            Err(error @ DriverError::Sign(_)) => why = error,
             Err(DriverError::Signed) => {}
             done => return done,
         }
     }
-    Err(DriverError::Signed)
+    Err(why)
 }
 
 fn insert(module: &[u8]) -> Result<(), DriverError> {
@@ -187,9 +203,23 @@ fn insert(module: &[u8]) -> Result<(), DriverError> {
     file.write_all(module).map_err(write_error)?;
     match finit_module(&file, c"", 0) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(Errno::PERM | Errno::KEYREJECTED | Errno::NOKEY) => Err(DriverError::Signed),
-        Err(source) => Err(DriverError::Refused { release: release(), source }),
+        Err(error) => Err(refusal(error, needs_signature(), takes_none())),
     }
+}
+
+/// Why the kernel does not take the module, by what it says and what is known of it.
+fn refusal(error: Errno, needs_signature: bool, takes_none: bool) -> DriverError {
+    match error {
+        Errno::PERM if takes_none => DriverError::Closed,
+        Errno::KEYREJECTED | Errno::NOKEY => DriverError::Signed,
+        Errno::PERM if needs_signature => DriverError::Signed,
+        source => DriverError::Refused { release: release(), source },
+    }
+}
+
+/// Whether the kernel takes no modules any more.
+fn takes_none() -> bool {
+    fs::read_to_string("/proc/sys/kernel/modules_disabled").is_ok_and(|text| text.trim() == "1")
 }
 
 /// Lets the members of the group use the driver, if there is such a group.
@@ -265,6 +295,25 @@ impl fmt::Display for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_key_is_tried() {
+        let cannot = || SignError::Failed { what: "sign the driver", words: "no".to_owned() };
+        let sign = |key: &u8| if *key == 0 { Err(cannot()) } else { Ok(vec![*key]) };
+        let insert = |module: &[u8]| if module == [2] { Ok(()) } else { Err(DriverError::Signed) };
+        assert!(insert_signed(&[0, 1, 2], sign, insert).is_ok());
+        assert!(matches!(insert_signed(&[0, 1], sign, insert), Err(DriverError::Sign(_))));
+        assert!(matches!(insert_signed(&[1], sign, insert), Err(DriverError::Signed)));
+        assert!(matches!(insert_signed(&[], sign, insert), Err(DriverError::Signed)));
+    }
+
+    #[test]
+    fn a_refusal_is_for_want_of_a_signature_only_where_one_is_needed() {
+        assert!(matches!(refusal(Errno::PERM, true, false), DriverError::Signed));
+        assert!(matches!(refusal(Errno::PERM, false, true), DriverError::Closed));
+        assert!(matches!(refusal(Errno::PERM, false, false), DriverError::Refused { .. }));
+        assert!(matches!(refusal(Errno::NOKEY, false, false), DriverError::Signed));
+    }
 
     #[test]
     fn a_group_is_found_by_its_whole_name() {

@@ -2,11 +2,12 @@
 
 use crate::{
     agent::{AgentError, ask},
+    signals,
     status::Failure,
 };
 use colinux_agent::{Credit, Frame, Kind, Link, Outgoing, Outlet, Request};
 use colinux_vmm::{RawTerminal, terminal_size};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use std::{
     env,
     io::{self, IsTerminal, Read, Write, stderr, stdin, stdout},
@@ -19,8 +20,8 @@ use std::{
 const USUAL_SIZE: (u16, u16) = (24, 80);
 /// As often must somebody ask for the end who does not want to wait for the command.
 const PATIENCE: u32 = 3;
-/// Status of who was interrupted (POSIX shells: 128 + SIGINT).
-const INTERRUPTED: i32 = 130;
+/// Status of who writes to nobody (POSIX shells: 128 + SIGPIPE), as that of a command here.
+const UNREAD: u8 = 141;
 
 /// Runs `argv` in the guest `name`; none is root's shell. With `terminal`, on a terminal like the one here.
 pub fn exec(name: Option<&str>, wait: bool, terminal: bool, argv: Vec<String>) -> Result<ExitCode, Failure> {
@@ -29,6 +30,7 @@ pub fn exec(name: Option<&str>, wait: bool, terminal: bool, argv: Vec<String>) -
     let size = terminal.then(|| size().unwrap_or(USUAL_SIZE));
     let request = Request::Exec { argv, env: env.into_iter().collect(), terminal: size };
     let link = ask(name, wait, &request)?;
+    pass_signals(Arc::clone(link.outlet())).map_err(AgentError::Refused)?;
     let raw = terminal.then(RawTerminal::new).transpose().map_err(AgentError::Refused)?;
     let status = pass_through(link).map_err(AgentError::Refused);
     drop(raw);
@@ -41,7 +43,6 @@ fn size() -> Option<(u16, u16)> {
 
 /// Connects this program's streams and signals with the command's, until it ends.
 fn pass_through(mut link: Link) -> io::Result<u8> {
-    pass_signals(Arc::clone(link.outlet()))?;
     let credit = Arc::new(Credit::default());
     let outgoing = Outgoing { outlet: Arc::clone(link.outlet()), credit: Arc::clone(&credit) };
     // It may wait for input when the command has ended; the end of this program ends it.
@@ -49,8 +50,12 @@ fn pass_through(mut link: Link) -> io::Result<u8> {
     loop {
         let Frame { kind, payload } = link.receive()?;
         match kind {
-            Kind::Output => print(&mut stdout().lock(), &payload)?,
-            Kind::Errors => print(&mut stderr().lock(), &payload)?,
+            Kind::Output => match print(&mut stdout().lock(), &payload) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(UNREAD),
+                printed => printed?,
+            },
+            // The command's output may still be read.
+            Kind::Errors => drop(print(&mut stderr().lock(), &payload)),
             Kind::Taken => credit.give(Frame { kind, payload }.number().unwrap_or_default()),
             Kind::Exit => return Ok(Frame { kind, payload }.number().unwrap_or_default() as u8),
             _ => {}
@@ -79,29 +84,22 @@ fn pass_input(mut outgoing: Outgoing) {
 
 /// Hands signals on, and the size of the terminal when it changes.
 fn pass_signals(outlet: Arc<Outlet>) -> io::Result<()> {
-    let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGWINCH]
-        .into_iter()
-        .collect();
-    set.thread_block()?;
-    thread::spawn(move || {
-        let mut asked = 0;
-        while let Ok(signal) = set.wait() {
-            // When the connection has broken, the reader ends the program.
-            let _ = match (signal, size()) {
-                (Signal::SIGWINCH, Some((rows, columns))) => {
-                    let [r, c] = [rows, columns].map(u16::to_le_bytes);
-                    outlet.send(Kind::Resize, &[r, c].concat())
+    let mut asked = 0;
+    signals::watch(move |signal| {
+        // When the connection has broken, the reader ends the program.
+        let _ = match (signal, size()) {
+            (Signal::SIGWINCH, Some((rows, columns))) => {
+                let [r, c] = [rows, columns].map(u16::to_le_bytes);
+                outlet.send(Kind::Resize, &[r, c].concat())
+            }
+            (Signal::SIGWINCH, None) => Ok(()),
+            (signal, _) => {
+                asked += 1;
+                if asked == PATIENCE {
+                    signals::end_by(signal);
                 }
-                (Signal::SIGWINCH, None) => Ok(()),
-                (signal, _) => {
-                    asked += 1;
-                    if asked == PATIENCE {
-                        std::process::exit(INTERRUPTED);
-                    }
-                    outlet.send_number(Kind::Signal, signal as u32)
-                }
-            };
-        }
-    });
-    Ok(())
+                outlet.send_number(Kind::Signal, signal as u32)
+            }
+        };
+    })
 }

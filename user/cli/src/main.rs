@@ -22,6 +22,7 @@ mod programs;
 mod reader;
 mod run;
 mod service;
+mod signals;
 mod signing;
 mod start;
 mod status;
@@ -30,6 +31,7 @@ mod vms;
 
 use clap::{Args, Parser, Subcommand};
 use colinux_control::Request;
+use colinux_vmm::tell;
 use status::{Failure, Status};
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use tracing_subscriber::{filter::LevelFilter, fmt::time::uptime};
@@ -261,9 +263,19 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether a guest depends on this process.
+    fn runs_a_guest(&self) -> bool {
+        use service::Command::Run;
+        matches!(self, Self::Run(_) | Self::RunInBackground { .. } | Self::Service { command: Run { .. } })
+    }
+}
+
 fn main() -> ExitCode {
-    reader::may_go();
     let arguments = Arguments::parse();
+    if !arguments.command.runs_a_guest() {
+        reader::may_go();
+    }
     let level = match arguments.verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -274,6 +286,8 @@ fn main() -> ExitCode {
         .with_max_level(level)
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal())
+        // It would panic when nobody reads the messages any more.
+        .log_internal_errors(false)
         .with_target(false);
     // Whoever wants to know everything wants to know when.
     if arguments.verbose > 1 {
@@ -328,6 +342,6 @@ fn main() -> ExitCode {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("colinux: {failure}");
+    tell(failure);
     Status::of(failure).into()
 }

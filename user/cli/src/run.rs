@@ -14,7 +14,9 @@ use colinux_control::Claim;
 use colinux_image::{ImageError as MakeError, read_kernel};
 use colinux_loader::{Disk, Guest, ImageError, Initrd, LoadError, Medium, command_line};
 use colinux_objects::GUEST_OBJECT;
-use colinux_vmm::{DiskOptions, End, FolderOptions, Name, NetOptions, Options, SerialOptions, guard};
+use colinux_vmm::{
+    DiskOptions, End, FolderOptions, Name, NetOptions, Options, SerialOptions, Signals, guard, tell,
+};
 use kbind_resolve::ImageError as ParseError;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::{cell::Cell, fs, io, path::Path, process::exit, sync::Arc};
@@ -35,20 +37,24 @@ pub fn run_in(
     background: bool,
     started: &dyn Fn(&Claim),
 ) -> Result<Status, Failure> {
+    // First, so that nothing that is started later can be ended by one.
+    let signals = Signals::catch()?;
     let mut config = Config::from_words(words)?;
+    config.make_absolute().map_err(StartError::Process)?;
     config.append.extend(append);
     config.notes.iter().for_each(|note| warn!("{note}"));
     check_files(&config)?;
     let desktop = Beside::wanted(&config)?;
     let beside = Cell::new(None);
-    let _programs = Programs::start(&config);
+    let _programs = Programs::start(&config, background);
     let token = token()?;
     guard(|why| {
-        eprintln!("colinux: {why}");
+        tell(why);
         exit(Status::BrokenOut as i32)
     })?;
     let end = colinux_vmm::run(
         &options(&config, background, &token),
+        signals,
         &|disk, sockets| guest(&config, disk, sockets.then_some(&token)),
         &|claim| {
             started(claim);
@@ -57,17 +63,15 @@ pub fn run_in(
     )?;
     drop(beside);
     match &end {
-        End::Paging { cr3, cr4 } => {
-            eprintln!(
-                "colinux: the guest changed its paging mode or has no page table, and was ended (CR3 {cr3:#x}, CR4 {cr4:#x})"
-            );
-        }
+        End::Paging { cr3, cr4 } => tell(format_args!(
+            "the guest changed its paging mode or has no page table, and was ended (CR3 {cr3:#x}, CR4 {cr4:#x})"
+        )),
         End::Failed { reason, detail } => {
-            eprintln!(
-                "colinux: the guest left for the reason {reason:#x}, which does not exist or has a bad argument ({detail:#x}), and was ended"
-            );
+            tell(format_args!(
+                "the guest left for the reason {reason:#x}, which does not exist or has a bad argument ({detail:#x}), and was ended"
+            ));
         }
-        End::Stopped => eprintln!("colinux: the guest was stopped"),
+        End::Stopped => tell("the guest was stopped"),
         _ => {}
     }
     Ok(Status::from(&end))

@@ -61,9 +61,9 @@ fn install(folder: &Path, executable: Option<PathBuf>) -> Result<Status, Failure
         let text = unit.replace("@COLINUX@", &executable.display().to_string());
         fs::write(&path, text).map_err(|source| ConfigError::Write { path, source })?;
     }
-    eprintln!(
-        "colinux: put what `colinux run` takes into {CONFIGURATIONS}/NAME.conf, a word on each line, then\n    systemctl daemon-reload\n    systemctl enable --now colinux@NAME"
-    );
+    colinux_vmm::tell(format_args!(
+        "put what `colinux run` takes into {CONFIGURATIONS}/NAME.conf, a word on each line, then\n    systemctl daemon-reload\n    systemctl enable --now colinux@NAME"
+    ));
     Ok(Status::Ok)
 }
 

@@ -56,11 +56,24 @@ pub enum SignError {
     File(#[from] io::Error),
 }
 
+/// Where the keys of this machine may be, in the order in which they are tried.
+fn places() -> impl Iterator<Item = KeyPair> {
+    let pairs = PLACES.map(|[key, certificate]| KeyPair { key: key.into(), certificate: certificate.into() });
+    pairs.into_iter().chain([KeyPair::in_folder(Path::new(FOLDER))])
+}
+
 /// The keys of this machine, in the order in which they are tried.
 pub fn keys() -> Vec<KeyPair> {
-    let pairs = PLACES.map(|[key, certificate]| KeyPair { key: key.into(), certificate: certificate.into() });
-    let own = KeyPair::in_folder(Path::new(FOLDER));
-    pairs.into_iter().chain([own]).filter(|pair| pair.key.exists() && pair.certificate.exists()).collect()
+    places().filter(|pair| pair.key.exists() && pair.certificate.exists()).collect()
+}
+
+/// Whether there may be keys that this user cannot see.
+pub fn may_be_hidden() -> bool {
+    places().any(|pair| is_hidden(&pair.key))
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.try_exists().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The first key of this machine; a new one where there is none.
@@ -129,6 +142,7 @@ fn run(mut command: Command, what: &'static str, input: &[u8]) -> Result<Output,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_signature_is_checked_against_the_module_and_the_key() {
@@ -158,6 +172,17 @@ mod tests {
             verify.arg("-in").arg(&place).arg("-certfile").arg(&pair.certificate);
             assert_eq!(run(verify, "verify", content).is_ok(), good);
         }
+    }
+
+    #[test]
+    fn a_key_that_only_root_sees_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("mok.key");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o0)).unwrap();
+        // Root is kept from nothing.
+        assert_eq!(is_hidden(&key), !geteuid().is_root());
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(!is_hidden(&key));
     }
 
     #[test]

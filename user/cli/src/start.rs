@@ -6,14 +6,16 @@ use crate::{
     vms,
 };
 use colinux_control::{Claim, Place, Request};
+use colinux_vmm::tell;
 use rustix::{
-    process::setsid,
+    process::{getuid, setsid},
     stdio::{dup2_stderr, dup2_stdout},
 };
 use std::{
     env,
     fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{self, Child, Command, ExitStatus, Stdio},
 };
@@ -67,7 +69,8 @@ pub fn restart(name: Option<&str>) -> Result<Status, Failure> {
     // One that is left of an earlier guest of this name has another process.
     let started = serde_json::from_slice(&text).ok().filter(|started: &Started| started.pid == pid);
     let Started { folder, mut words, append, .. } = started.ok_or(StartError::NotStarted(name.clone()))?;
-    vm.end(&Request::Stop)?;
+    // However it ended, it is to run again.
+    vm.end(&Request::Stop)?.map(|how| vms::told(&name, how));
     words.push(format!("name={name}"));
     start_in(&folder, &words, &append)
 }
@@ -89,11 +92,43 @@ fn wait_for_start(mut child: Child) -> io::Result<Status> {
     }
     let name = name.trim_end();
     println!("{name}");
-    eprintln!("colinux: `{name}` runs; `colinux attach {name}` shows its console");
+    tell(format_args!("`{name}` runs; `colinux attach {name}` shows its console"));
+    if let Ok(place) = Place::of_user()
+        && goes_with_its_user(place.path(), Path::new(SYSTEMD))
+    {
+        tell(
+            "after you have logged out, the system takes away what guests are reached by; `loginctl enable-linger`, once, keeps it",
+        );
+    }
     Ok(Status::Ok)
 }
 
+/// Where systemd-logind notes whose things outlive their sessions (loginctl(1), enable-linger).
+const SYSTEMD: &str = "/var/lib/systemd/linger";
+
+/// Whether `place` is in the folder that systemd-logind removes when its user logs out, with those who stay noted in `lingering`.
+fn goes_with_its_user(place: &Path, lingering: &Path) -> bool {
+    let user = getuid().as_raw();
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let stays = name_of(&user.to_string(), &users).is_some_and(|name| lingering.join(name).exists());
+    place.starts_with(format!("/run/user/{user}")) && !stays
+}
+
+/// The name of the user of this number, by the text of /etc/passwd (passwd(5)).
+fn name_of<'a>(user: &str, users: &'a str) -> Option<&'a str> {
+    let mut entries = users.lines().map(|line| line.split(':'));
+    entries.find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1)? == user).then_some(name)
+    })
+}
+
 fn passed_on(status: ExitStatus) -> Status {
+    if let Some(signal) = status.signal() {
+        tell(format_args!(
+            "the guest's process was ended by signal {signal} before the guest ran; `dmesg` may say why"
+        ));
+    }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.and_then(Status::from_code).unwrap_or(Status::Failure)
 }
@@ -107,7 +142,8 @@ pub fn run_in_background(words: &[String], append: Vec<String>) -> Result<Status
         if let Err(error) = remember(claim, words, &more) {
             warn!("`colinux restart` will not know how: {error}");
         }
-        println!("{}", claim.name());
+        // Nobody may wait for it any more.
+        let _ = writeln!(io::stdout(), "{}", claim.name());
         if let Err(error) = leave(claim) {
             warn!("messages go on to the terminal: {error}");
         }
@@ -126,4 +162,29 @@ fn leave(claim: &Claim) -> io::Result<()> {
     dup2_stdout(&log)?;
     dup2_stderr(&log)?;
     env::set_current_dir("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_logs_out_is_told_before_that_guests_go_out_of_reach() {
+        let folder = tempfile::tempdir().unwrap();
+        let user = getuid().as_raw();
+        let place = PathBuf::from(format!("/run/user/{user}/colinux"));
+        assert!(goes_with_its_user(&place, folder.path()));
+        assert!(!goes_with_its_user(Path::new("/run/colinux"), folder.path()));
+        assert!(!goes_with_its_user(Path::new("/tmp/colinux-1000"), folder.path()));
+        let users = fs::read_to_string("/etc/passwd").unwrap();
+        fs::write(folder.path().join(name_of(&user.to_string(), &users).unwrap()), "").unwrap();
+        assert!(!goes_with_its_user(&place, folder.path()));
+        assert_eq!(name_of("10", "a:x:100:0\nb:x:10:1\nc"), Some("b"));
+    }
+
+    #[test]
+    fn a_process_that_was_killed_is_a_failure() {
+        assert_eq!(passed_on(ExitStatus::from_raw(9)), Status::Failure);
+        assert_eq!(passed_on(ExitStatus::from_raw(71 << 8)), Status::Image);
+    }
 }

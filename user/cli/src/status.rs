@@ -23,7 +23,7 @@ Exit status:
   67  the guest was stopped from outside without its consent
   68  a thread that serves the guest did what is none of its work, and was stopped
   70  the driver is missing, of another version, or cannot run here
-  71  a disk image or file cannot be used
+  71  a disk image, a file or a folder cannot be used
   72  the kernel cannot be used
   73  not enough memory
   74  a disk image, a name or the driver is busy
@@ -55,7 +55,7 @@ pub enum Status {
     BrokenOut = 68,
     /// The driver cannot be used.
     Driver = 70,
-    /// A disk image or file cannot be used.
+    /// A disk image, a file or a folder cannot be used.
     Image = 71,
     /// The kernel cannot be used.
     Kernel = 72,
@@ -252,7 +252,8 @@ impl Status {
             VmmError::Vsock(VsockError::Open(source)) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::Permission
             }
-            VmmError::Storage(_) | VmmError::Flush { .. } => Self::Image,
+            VmmError::Storage(_) | VmmError::Flush { .. } | VmmError::NoVirtiofsd => Self::Image,
+            VmmError::Folder { source, .. } => Self::of_file(source),
             VmmError::Control(error) => Self::of_control(error),
             VmmError::Passt { .. } | VmmError::Tap { .. } => Self::Network,
             VmmError::Log { source, .. } | VmmError::Serial { source, .. } => Self::of_file(source),

@@ -4,7 +4,8 @@ use crate::{
     config::{parse_bytes, parse_count},
     status::{Failure, Status},
 };
-use colinux_control::{Connection, ControlError, Place, Reply, Request, Status as VmStatus};
+use colinux_control::{Connection, ControlError, Ending, Place, Reply, Request, Status as VmStatus};
+use colinux_vmm::tell;
 use std::io::{self, Write};
 
 /// Prints the VMs of this user.
@@ -39,7 +40,7 @@ fn unexpected(reply: &Reply) -> ControlError {
 
 fn print_table(all: &[VmStatus]) {
     if all.is_empty() {
-        return eprintln!("colinux: no virtual machine runs");
+        return tell("no virtual machine runs");
     }
     println!("{:20} {:>7} {:>8} {:>5} {:>9}  KERNEL", "NAME", "PID", "MEMORY", "CPUS", "UPTIME");
     for vm in all {
@@ -62,9 +63,29 @@ fn print_json(value: &impl serde::Serialize) {
 
 /// Ends a VM and waits until it has ended.
 pub fn end(name: Option<&str>, request: &Request) -> Result<Status, Failure> {
-    let (_, vm) = Place::of_user()?.connect(name)?;
-    vm.end(request)?;
-    Ok(Status::Ok)
+    let (name, vm) = Place::of_user()?.connect(name)?;
+    let how = vm.end(request)?;
+    if *request == Request::Kill {
+        return Ok(Status::Ok);
+    }
+    Ok(how.map_or(Status::Ok, |how| told(&name, how)))
+}
+
+/// Says how a VM has ended that was to power off, if that is not what it did.
+pub fn told(name: &str, how: Ending) -> Status {
+    let (what, status) = match how {
+        Ending::Orderly => return Status::Ok,
+        Ending::Panic => ("its kernel panicked", Status::Panic),
+        Ending::Refused => ("it refused to go on", Status::GuestRefused),
+        Ending::Misbehaved => ("it misbehaved and was ended", Status::GuestFailed),
+        Ending::Stopped => (
+            "it had not powered off in 90 s, or somebody did not wait: it was stopped as if its power were cut",
+            Status::Stopped,
+        ),
+        Ending::Failed => ("its process failed; its messages say why", Status::Failure),
+    };
+    tell(format_args!("`{name}` did not end in order: {what}"));
+    status
 }
 
 /// Makes a disk larger.
@@ -143,4 +164,15 @@ pub fn stats(name: Option<&str>, json: bool) -> Result<Status, Failure> {
         println!("{count:>16}  {what}");
     }
     Ok(Status::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_was_stopped_by_force_did_not_stop_well() {
+        assert_eq!(told("web", Ending::Orderly), Status::Ok);
+        assert_eq!(told("web", Ending::Stopped), Status::Stopped);
+    }
 }

@@ -9,7 +9,7 @@ mod error;
 mod place;
 mod protocol;
 
-pub use connection::{Connection, MAX_LINE, read_line, write_line};
+pub use connection::{Connection, MAX_KEPT, MAX_REQUEST, read_line, write_line};
 pub use error::ControlError;
 pub use place::{Claim, Place};
-pub use protocol::{Counters, Reply, Request, Size, Status};
+pub use protocol::{Counters, Ending, Reply, Request, Size, Status};

@@ -184,6 +184,12 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // Without it others see at once that nobody is there; the lock file stays, because somebody may be about to lock it.
         let _ = fs::remove_file(self.directory.join(SOCKET));
+        // What they led to may soon be another's.
+        for link in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            if link.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                let _ = fs::remove_file(link.path());
+            }
+        }
     }
 }
 
@@ -221,6 +227,17 @@ mod tests {
         assert_eq!(second.name(), "debian-2");
         drop(first);
         assert_eq!(place.claim("debian", true).unwrap().name(), "debian");
+    }
+
+    #[test]
+    fn links_of_a_guest_go_with_it() {
+        let (_directory, place) = place();
+        let claim = place.claim("debian", true).unwrap();
+        let (link, log) = (claim.directory().join("ttys0"), claim.log());
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        fs::write(&log, "why").unwrap();
+        drop(claim);
+        assert!(fs::symlink_metadata(link).is_err() && log.exists());
     }
 
     #[test]

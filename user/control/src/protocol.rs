@@ -21,9 +21,9 @@ pub enum Request {
     Stats,
     /// How to reach the agent in the guest; answered by [`Reply::Agent`].
     Agent,
-    /// Ask the guest to power off. The VM's end closes the connection.
+    /// Ask the guest to power off. [`Reply::Ended`] follows the answer when it has, and closes the connection.
     Stop,
-    /// Stop the VM at once. Its end closes the connection.
+    /// Stop the VM at once. [`Reply::Ended`] follows as well.
     Kill,
     /// Join a console: after [`Reply::Done`] the connection carries its bytes, first those that it keeps, unless `quiet`.
     Attach {
@@ -102,11 +102,34 @@ pub enum Reply {
         /// What proves to the agent that the owner asks, in hexadecimal digits.
         token: String,
     },
+    /// The VM has ended; follows the answer to [`Request::Stop`] and [`Request::Kill`].
+    Ended {
+        /// How.
+        how: Ending,
+    },
     /// It cannot be done.
     Error {
         /// Why.
         message: String,
     },
+}
+
+/// How a VM has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// The guest powered off or halted.
+    Orderly,
+    /// The guest's kernel panicked.
+    Panic,
+    /// The guest object refused to go on.
+    Refused,
+    /// The guest misbehaved and was ended.
+    Misbehaved,
+    /// It was stopped without the guest's consent.
+    Stopped,
+    /// Its process could not go on; its messages say why.
+    Failed,
 }
 
 /// What a VM is.
@@ -174,6 +197,8 @@ mod tests {
             Request::Resize { console: 1, size }
         );
         assert_eq!(serde_json::to_string(&Reply::Done).unwrap(), r#"{"reply":"done"}"#);
+        let ended = serde_json::to_string(&Reply::Ended { how: Ending::Stopped }).unwrap();
+        assert_eq!(ended, r#"{"reply":"ended","how":"stopped"}"#);
         assert!(serde_json::from_str::<Request>(r#"{"do":"dance"}"#).is_err());
     }
 }

@@ -17,8 +17,8 @@ pub use driver::{DEVICE_PATH, Driver};
 pub use error::{Error, OpenError};
 pub use memory::{GuestMemory, map_extents};
 pub use sys::{
-    BLKDISCARD, EventFd, ForbiddenCall, ForbiddenCalls, LinkNews, Tap, discard_at, offload, read_cached_at,
-    read_vectored_at, return_freed_memory, write_vectored, write_vectored_at,
+    BLKDISCARD, EventFd, ForbiddenCall, ForbiddenCalls, LinkNews, Tap, discard_at, ends_with_us, offload,
+    read_cached_at, read_vectored_at, return_freed_memory, write_vectored, write_vectored_at,
 };
 pub use vcpu::{Run, Vcpu};
 pub use vm::{MemoryRequest, Vm};

@@ -7,7 +7,7 @@ use crate::{
     keys::Order,
     plug::Plug,
 };
-use colinux_control::{Counters, Reply, Request, Status, read_line, write_line};
+use colinux_control::{Counters, Ending, MAX_REQUEST, Reply, Request, Status, read_line, write_line};
 use colinux_driver::{EventFd, Vm};
 use std::{
     os::unix::net::{UnixListener, UnixStream},
@@ -47,6 +47,8 @@ pub(crate) struct Control {
     /// How the guest's agent is reached, or why it is not.
     agent: Result<Agent, String>,
     connections: AtomicUsize,
+    /// Those who have asked for the VM's end.
+    mourners: Mutex<Vec<UnixStream>>,
 }
 
 /// What of a VM is looked at and changed from outside.
@@ -101,7 +103,27 @@ impl Control {
             reboots: AtomicU32::new(0),
             orders,
             connections: AtomicUsize::new(0),
+            mourners: Mutex::default(),
         }
+    }
+
+    /// Tells those who have asked for the end how it was.
+    pub(crate) fn ended(&self, how: Ending) {
+        for stream in self.mourners.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            // Whoever does not listen any more does not want to know.
+            let _ = stream
+                .set_write_timeout(Some(PAUSE))
+                .and_then(|()| write_line(stream, &Reply::Ended { how }));
+        }
+    }
+
+    /// Passes on that somebody wants the VM to end.
+    fn end(&self, stream: &UnixStream, order: Order) {
+        let mut mourners = self.mourners.lock().unwrap_or_else(PoisonError::into_inner);
+        if mourners.len() < MAX_CONNECTIONS {
+            mourners.extend(stream.try_clone());
+        }
+        self.orders.give(order);
     }
 
     /// Notes that a kernel of `release` boots.
@@ -149,7 +171,7 @@ impl Control {
     }
 
     fn converse(&self, mut stream: UnixStream) {
-        while let Ok(Some(line)) = read_line(&mut stream) {
+        while let Ok(Some(line)) = read_line(&mut stream, MAX_REQUEST) {
             let request = match serde_json::from_str(&line) {
                 Ok(request) => request,
                 Err(error) => {
@@ -165,8 +187,8 @@ impl Control {
             let written = write_line(&mut stream, &reply);
             // Only now: soon after it, there may be nobody to write the answer.
             match request {
-                Request::Stop => self.orders.give(Order::PowerOff),
-                Request::Kill => self.orders.give(Order::Quit),
+                Request::Stop => self.end(&stream, Order::PowerOff),
+                Request::Kill => self.end(&stream, Order::Quit),
                 _ => {}
             }
             if written.is_err() {

@@ -1,6 +1,7 @@
 //! How a VM ends.
 
 use colinux_abi::hypercall::shutdown;
+use colinux_control::Ending;
 
 /// How a VM ended, other than by a failure of the host or of this program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,17 @@ impl End {
             shutdown::PANIC => Self::Panic,
             shutdown::REFUSED => Self::Refused,
             other => Self::Failed { reason: other, detail: 0 },
+        }
+    }
+
+    /// In words of the protocol.
+    pub(crate) fn ending(&self) -> Ending {
+        match self {
+            Self::PowerOff | Self::Halt | Self::Restart => Ending::Orderly,
+            Self::Panic => Ending::Panic,
+            Self::Refused => Ending::Refused,
+            Self::Failed { .. } | Self::Paging { .. } => Ending::Misbehaved,
+            Self::Stopped => Ending::Stopped,
         }
     }
 }

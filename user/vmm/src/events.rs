@@ -7,36 +7,24 @@ use crate::{
     keys::{KEYS_HELP, Keys, Order},
     shared::Shared,
     signals::Signals,
+    stop::{Step, Stop},
     terminal::{RawTerminal, terminal_size},
 };
 use colinux_abi::page::event;
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
+    cell::Cell,
     io::stdin,
     sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
-/// Time that the guest has for an orderly power-off.
-const GRACE: Duration = Duration::from_secs(90);
-/// Signals that follow each other so fast are one wish: timeout(1), for one, signals the process and then its group.
-const ECHO: Duration = Duration::from_secs(1);
-/// Time that the vCPU threads have to end after a hard stop; one may hang in a write to a terminal that is stopped.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// vCPU that is told to power off, and of the clock.
 const TOLD_VCPU: u32 = 0;
 const INTERRUPT_KEY: u8 = 3;
 const NO_DETACH: &str =
     "this terminal runs the guest; one that is started with `colinux start` lives without a terminal";
-
-/// How far a stop from outside has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    No,
-    Asked(Instant),
-    Forced(Instant),
-}
 
 /// The event loop of one run.
 pub(crate) struct Events<'a> {
@@ -50,7 +38,8 @@ pub(crate) struct Events<'a> {
     stdin_open: bool,
     /// The guest has had no room for all input.
     full: bool,
-    stop: Stop,
+    /// Of the VM: it outlives a reboot.
+    stop: &'a Cell<Stop>,
 }
 
 impl<'a> Events<'a> {
@@ -60,10 +49,11 @@ impl<'a> Events<'a> {
         terminal: &'a RawTerminal,
         console: &'a Console,
         orders: &'a Receiver<Order>,
+        stop: &'a Cell<Stop>,
     ) -> Result<Self, VmmError> {
         let clock = HostClock::new().map_err(VmmError::system("watch the clock"))?;
         let keys = Keys::default();
-        let (stdin_open, full, stop) = (true, false, Stop::No);
+        let (stdin_open, full) = (true, false);
         Ok(Self { shared, signals, terminal, console, orders, clock, keys, stdin_open, full, stop })
     }
 
@@ -89,16 +79,49 @@ impl<'a> Events<'a> {
             if self.full {
                 self.full = self.console.type_in(&[])?;
             }
-            match self.stop {
-                Stop::Asked(when) if when.elapsed() >= GRACE => {
-                    self.terminal.say("the guest has not powered off in time");
+            match self.of_stop(Stop::due) {
+                Step::TimeIsUp => {
                     self.force()?;
+                    self.terminal.say("the guest has not powered off in time");
                 }
-                Stop::Forced(when) if when.elapsed() >= PATIENCE => return Ok(false),
-                _ => {}
+                Step::Tell => self.tell_guest()?,
+                Step::GiveUp => return Ok(false),
+                Step::Nothing | Step::Force => {}
             }
         }
         Ok(true)
+    }
+
+    /// The vCPUs have ended: waits until all output is printed; false if somebody does not want to wait for a terminal that takes nothing.
+    pub(crate) fn wait_for_output(&mut self) -> Result<bool, VmmError> {
+        (self.stdin_open, self.full) = (false, false);
+        while !self.shared.output_ended() {
+            let [signal, woken, clock, _] = self.wait()?;
+            if woken {
+                // As above.
+                let _ = self.shared.wake.wait();
+            }
+            if clock {
+                self.take_clock()?;
+            }
+            let impatient = |order| matches!(order, Order::PowerOff | Order::Quit);
+            if signal && self.signals.end_is_wanted() || self.orders.try_iter().any(impatient) {
+                self.force()?;
+                return Ok(false);
+            }
+            if !matches!(self.of_stop(Stop::due), Step::Nothing | Step::Tell) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets the stop take a step now.
+    fn of_stop(&self, step: impl FnOnce(&mut Stop, Instant) -> Step) -> Step {
+        let mut stop = self.stop.get();
+        let step = step(&mut stop, Instant::now());
+        self.stop.set(stop);
+        step
     }
 
     /// Waits; returns which of signals, end of a thread, clock and input there are.
@@ -122,17 +145,13 @@ impl<'a> Events<'a> {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let stop = match self.stop {
-            Stop::No => None,
-            Stop::Asked(when) => Some(GRACE.saturating_sub(when.elapsed())),
-            Stop::Forced(when) => Some(PATIENCE.saturating_sub(when.elapsed())),
-        };
+        let stop = self.stop.get().timeout(Instant::now());
         let retry = self.full.then_some(RETRY);
         stop.into_iter().chain(retry).min()
     }
 
     fn take_signals(&mut self) -> Result<(), VmmError> {
-        while let Some(signal) = self.signals.next()? {
+        for signal in self.signals.take() {
             match signal {
                 Signal::SIGWINCH => self.take_size()?,
                 Signal::SIGINT if self.terminal.is_interactive() => {
@@ -201,20 +220,26 @@ impl<'a> Events<'a> {
 
     /// Asks the guest to power off; the second time there is no asking.
     fn ask(&mut self) -> Result<(), VmmError> {
-        match self.stop {
-            Stop::No => {}
-            Stop::Asked(when) if when.elapsed() < ECHO => return Ok(()),
-            _ => return self.force(),
+        match self.of_stop(Stop::ask) {
+            Step::Tell => {
+                // Before it is said, which may take a moment.
+                self.tell_guest()?;
+                self.terminal.say("asking the guest to power off (once more: stop it at once)");
+                Ok(())
+            }
+            Step::Force => self.force(),
+            _ => Ok(()),
         }
-        self.terminal.say("asking the guest to power off (once more: stop it at once)");
-        self.stop = Stop::Asked(Instant::now());
+    }
+
+    fn tell_guest(&self) -> Result<(), VmmError> {
         Ok(self.shared.vm.raise(TOLD_VCPU, event::STOP)?)
     }
 
-    fn force(&mut self) -> Result<(), VmmError> {
-        if !matches!(self.stop, Stop::Forced(_)) {
-            self.stop = Stop::Forced(Instant::now());
-        }
+    fn force(&self) -> Result<(), VmmError> {
+        let mut stop = self.stop.get();
+        stop.force(Instant::now());
+        self.stop.set(stop);
         Ok(self.shared.vm.stop()?)
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a VM one of whose threads does what it must not.
 
-use crate::{VmmError, terminal};
+use crate::{VmmError, terminal::give_back};
 use colinux_driver::{ForbiddenCall, ForbiddenCalls};
 use std::{fs, thread};
 use syscalls::Sysno;
@@ -18,7 +18,7 @@ pub fn guard(end: impl FnOnce(&str) + Send + 'static) -> Result<(), VmmError> {
     let mut calls = ForbiddenCalls::new().map_err(VmmError::system("watch over threads"))?;
     let watch = move || match calls.wait() {
         Ok(call) => {
-            terminal::give_back();
+            give_back();
             end(&describe(call));
         }
         Err(error) => warn!("nobody watches over threads: {error}"),

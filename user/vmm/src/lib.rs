@@ -17,6 +17,7 @@ mod plug;
 mod serial;
 mod shared;
 mod signals;
+mod stop;
 mod terminal;
 mod vcpu;
 
@@ -32,4 +33,5 @@ pub use keys::{KEYS_HELP, Keys, Order};
 pub use machine::{Source, run};
 pub use options::{Name, Options, Sockets};
 pub use serial::{Endpoint, SerialOptions};
-pub use terminal::{RawTerminal, Resizes, terminal_size};
+pub use signals::Signals;
+pub use terminal::{RawTerminal, give_back, tell, terminal_size};

@@ -11,18 +11,20 @@ use crate::{
     serial,
     shared::Shared,
     signals::Signals,
-    terminal::RawTerminal,
+    stop::Stop,
+    terminal::{RawTerminal, tell},
     vcpu,
 };
 use colinux_abi::{
     ioctl::{CONSOLE_DEVICE, Extent, Info, info},
     page::feature,
 };
-use colinux_control::{Claim, Place};
+use colinux_control::{Claim, Ending, Place};
 use colinux_devices::{Balloon, Work, spawn_confined};
 use colinux_driver::{Driver, EventFd, GuestMemory, MemoryRequest, Vcpu, Vm};
 use colinux_loader::{Guest, HostFacts, LoadError, Machine, MachineError, Medium, Placement, allocate, load};
 use std::{
+    cell::Cell,
     fs::File,
     path::PathBuf,
     sync::{
@@ -70,11 +72,16 @@ impl Machine for LoaderMachine<'_> {
 }
 
 /// Makes a VM and runs it to its end. `source` makes the guest, once for each boot, so that a reboot sees an upgraded kernel. `started` is called once, when the guest
-/// is about to run its first instruction.
+/// is about to run its first instruction. `signals` are those that ask for its end.
 ///
 /// # Errors
 /// The host, its files or the driver do not allow it.
-pub fn run(options: &Options, source: &Source<'_>, started: &dyn Fn(&Claim)) -> Result<End, VmmError> {
+pub fn run(
+    options: &Options,
+    signals: Signals,
+    source: &Source<'_>,
+    started: &dyn Fn(&Claim),
+) -> Result<End, VmmError> {
     options.check()?;
     colinux_driver::return_freed_memory();
     let driver = open_driver()?;
@@ -86,7 +93,6 @@ pub fn run(options: &Options, source: &Source<'_>, started: &dyn Fn(&Claim)) -> 
     models.extend(
         serial.map(|device| devices::Model { name: "serial ports".to_owned(), device: Box::new(device) }),
     );
-    let signals = Signals::block()?;
     let sockets = address.is_ok();
     let source = &move |disk| source(disk, sockets);
     debug!("boot: opened disks and devices");
@@ -119,6 +125,7 @@ pub fn run(options: &Options, source: &Source<'_>, started: &dyn Fn(&Claim)) -> 
         first,
         host,
         signals,
+        stop: Cell::default(),
         console,
         control,
         orders,
@@ -172,6 +179,7 @@ struct RunningMachine {
     first: Option<Arc<dyn Medium>>,
     host: HostFacts,
     signals: Signals,
+    stop: Cell<Stop>,
     console: Arc<Console>,
     control: Arc<Control>,
     orders: Receiver<Order>,
@@ -189,7 +197,9 @@ impl RunningMachine {
     ) -> Result<End, VmmError> {
         let result = self.boot_until_end(guest, placement, source, started);
         let finished = self.devices.finish();
-        result.and_then(|end| finished.map(|()| end))
+        let result = result.and_then(|end| finished.map(|()| end));
+        self.control.ended(result.as_ref().map_or(Ending::Failed, End::ending));
+        result
     }
 
     fn boot_until_end(
@@ -201,7 +211,7 @@ impl RunningMachine {
     ) -> Result<End, VmmError> {
         let mut started = Some(started);
         loop {
-            match self.boot(guest, &placement, started.take()) {
+            match self.boot(guest, &placement, started.take()).map(|end| self.stop.get().end(end)) {
                 Ok(End::Restart) => {}
                 result => return result,
             }
@@ -231,6 +241,10 @@ impl RunningMachine {
         if let Some(vcpu) = self.vcpus.first() {
             vcpu.set_state(&state)?;
         }
+        if self.signals.end_is_wanted() {
+            // Nothing runs that could be asked.
+            return Ok(if started.is_some() { End::Stopped } else { End::PowerOff });
+        }
         let terminal = RawTerminal::new().map_err(VmmError::system("set up the terminal"))?;
         self.console.connect(Box::new(Input::new(&self.memory, placement.window, &self.vm)))?;
         if let Some(started) = started {
@@ -238,13 +252,14 @@ impl RunningMachine {
         }
         debug!("boot: the guest begins");
         let end = self.run_threads(&shared, &terminal);
+        self.control.plug.ends();
         self.console.disconnect();
         drop(terminal);
         let end = end?;
         if end == End::Panic || end == End::Refused {
             let reason =
                 ["Kernel panic", "colinux"].iter().find_map(|needle| self.console.last_line_with(needle));
-            eprintln!("colinux: {}", reason.as_deref().unwrap_or("the guest gave no reason"));
+            tell(reason.as_deref().unwrap_or("the guest gave no reason"));
         }
         Ok(end)
     }
@@ -254,16 +269,16 @@ impl RunningMachine {
         let started = self.start_threads(shared, &mut threads);
         // The first thread is the console's.
         let vcpus = threads.len().saturating_sub(1);
-        let events = Events::new(shared, &self.signals, terminal, &self.console, &self.orders);
-        let ended = started.and_then(|()| events?.run(vcpus));
+        let events = Events::new(shared, &self.signals, terminal, &self.console, &self.orders, &self.stop);
+        let ended = started.and_then(|()| self.serve(&mut events?, vcpus, shared));
         if ended.is_err() {
             self.vm.stop()?;
+            shared.output.stop();
         }
         if let Ok(false) = ended {
-            // A thread hangs in a write to a terminal that takes nothing; the end of the process frees it.
-            return Ok(End::Stopped);
+            // A thread sits in a write to a terminal that takes nothing, and cannot be joined; nothing more is written there that would wait, and the end of the process ends it.
+            return shared.take_end();
         }
-        shared.output.stop();
         for thread in threads {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if thread.join().is_err() {
@@ -273,6 +288,13 @@ impl RunningMachine {
         ended.and_then(|_| shared.take_end())
     }
 
+    /// Serves events until all threads have ended; false if some do not.
+    fn serve(&self, events: &mut Events<'_>, vcpus: usize, shared: &Shared) -> Result<bool, VmmError> {
+        let ended = events.run(vcpus)?;
+        shared.output.stop();
+        Ok(ended && events.wait_for_output()?)
+    }
+
     fn start_threads(&self, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> Result<(), VmmError> {
         let mut start = |name: String, kind: Work, work: Box<dyn FnOnce(&Shared) + Send>| {
             let shared = Arc::clone(shared);
@@ -280,9 +302,14 @@ impl RunningMachine {
             threads.push(thread.map_err(VmmError::system("start a thread"))?);
             Ok(())
         };
-        start("console".to_owned(), Work::Memory, Box::new(|shared| shared.output.run()))?;
+        start("console".to_owned(), Work::Memory, Box::new(print_output))?;
         (0..self.vcpus.len()).try_for_each(|index| {
             start(format!("vcpu {index}"), Work::Vcpu, Box::new(move |shared| vcpu::run(index, shared)))
         })
     }
+}
+
+fn print_output(shared: &Shared) {
+    shared.output.run();
+    shared.output_ends();
 }

@@ -19,6 +19,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Ends {
     threads: usize,
+    output: bool,
     first: Option<Result<End, VmmError>>,
 }
 
@@ -53,6 +54,17 @@ impl Shared {
         }
         drop(ends);
         self.wake.signal();
+    }
+
+    /// The console's thread has ended.
+    pub(crate) fn output_ends(&self) {
+        self.ends().output = true;
+        self.wake.signal();
+    }
+
+    /// Whether all output is printed.
+    pub(crate) fn output_ended(&self) -> bool {
+        self.ends().output
     }
 
     /// Threads that have ended.

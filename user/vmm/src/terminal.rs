@@ -1,15 +1,21 @@
 //! The user's terminal.
 
-use crate::signals::Signals;
 use colinux_control::Size;
-use nix::sys::signal::Signal;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr},
+};
 use std::{
-    io::{self, stdin},
-    os::fd::{AsFd, BorrowedFd},
+    fmt::Display,
+    io::{self, Write, stderr, stdin},
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
 };
 use tracing::warn;
+
+/// How long a message waits for whoever reads it.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Size of the terminal at standard input, if it is one and knows it.
 pub fn terminal_size() -> Option<Size> {
@@ -21,7 +27,7 @@ pub fn terminal_size() -> Option<Size> {
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Gives the terminal back before the process ends at once.
-pub(crate) fn give_back() {
+pub fn give_back() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(before) = &*before {
         // What is said next is better read on a raw terminal than not at all.
@@ -59,47 +65,68 @@ impl RawTerminal {
     /// Prints a message of the daemon between the guest's output.
     pub fn say(&self, message: &str) {
         let (start, end) = if self.is_interactive() { ("\r\n", "\r\n") } else { ("", "\n") };
-        eprint!("{start}colinux: {message}{end}");
+        print(stderr(), &format!("{start}colinux: {message}{end}"));
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         if let Some(before) = &self.before
-            && let Err(error) = tcsetattr(stdin(), OptionalActions::Drain, before)
+            // Not when all is printed: a terminal may take nothing for ever.
+            && let Err(error) = tcsetattr(stdin(), OptionalActions::Now, before)
         {
             warn!("the terminal stays raw (`reset` cures it): {error}");
         }
     }
 }
 
-/// Changes of the terminal's size, as events.
-pub struct Resizes(Signals);
+/// Prints a message of this program, if there is somebody who reads it. Nobody may: the end of a guest is not to depend on that.
+pub fn tell(message: impl Display) {
+    print(stderr(), &format!("colinux: {message}\n"));
+}
 
-impl Resizes {
-    /// Begins to watch. The signal is blocked in this thread and those it will start.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn new() -> io::Result<Self> {
-        Signals::of(&[Signal::SIGWINCH]).map(Self)
-    }
-
-    /// Whether there was one since the last call.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn take(&self) -> io::Result<bool> {
-        let mut any = false;
-        while self.0.take()?.is_some() {
-            any = true;
-        }
-        Ok(any)
+fn print(mut to: impl Write + AsFd, text: &str) {
+    if takes_bytes(&to) {
+        // Whoever has gone does not miss it.
+        let _ = to.write_all(text.as_bytes());
     }
 }
 
-impl AsFd for Resizes {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+/// Whether a write would not wait for long.
+fn takes_bytes(file: &impl AsFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(file, PollFlags::OUT)];
+        match poll(&mut fds, Some(&PATIENCE)) {
+            Err(Errno::INTR) => {}
+            // One that is gone has an error to say, but does not wait.
+            ready => return ready.is_ok_and(|count| count > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read, pipe},
+        os::unix::net::UnixStream,
+    };
+
+    #[test]
+    fn nobody_waits_for_a_reader_that_takes_nothing_or_has_gone() {
+        let (mut reader, writer) = pipe().unwrap();
+        print(&writer, "heard");
+        let mut bytes = [0; 5];
+        reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"heard");
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while (&writer).write(&[0; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        print(&writer, "not heard");
+        drop(reader);
+        print(&writer, "gone");
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        print(&near, "gone");
     }
 }

@@ -16,7 +16,7 @@ pub fn variable(name: &str) -> Option<PathBuf> {
 }
 
 /// The home of the user of this number, by the text of /etc/passwd (passwd(5)).
-pub(super) fn home_of(user: &str, users: &str) -> Option<PathBuf> {
+pub fn home_of(user: &str, users: &str) -> Option<PathBuf> {
     let home = |line: &str| {
         let fields: Vec<_> = line.split(':').collect();
         (fields.get(2) == Some(&user)).then(|| fields.get(5).map(PathBuf::from)).flatten()

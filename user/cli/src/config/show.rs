@@ -45,7 +45,7 @@ pub fn run(command: Command) -> Result<Status, Failure> {
     match command {
         Command::Show { form, words } => {
             let config = Config::from_words(&words)?;
-            config.notes.iter().for_each(|note| eprintln!("colinux: {note}"));
+            config.notes.iter().for_each(colinux_vmm::tell);
             print!("{}", config.text(form)?);
             Ok(Status::Ok)
         }

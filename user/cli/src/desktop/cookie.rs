@@ -1,7 +1,10 @@
 //! The user's cookie for a display (Xau(3)).
 
 use rustix::system::uname;
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 const KIND: &[u8] = b"MIT-MAGIC-COOKIE-1";
 /// An address is the name of the machine, or anything (X11/Xauth.h: FamilyLocal, FamilyWild).
@@ -18,10 +21,13 @@ struct Entry {
     data: Vec<u8>,
 }
 
-/// The cookie for the display `number` in the file that `XAUTHORITY` names, or in the usual one.
-pub(super) fn of_display(number: u16) -> Option<Vec<u8>> {
-    let path =
-        env::var_os("XAUTHORITY").map(PathBuf::from).or_else(|| Some(super::home()?.join(".Xauthority")))?;
+/// The file that `XAUTHORITY` names, or that in the user's home.
+pub(super) fn usual_file() -> Option<PathBuf> {
+    env::var_os("XAUTHORITY").map(PathBuf::from).or_else(|| Some(super::home()?.join(".Xauthority")))
+}
+
+/// The cookie for the display `number` in the file at `path`.
+pub(super) fn of_display(number: u16, path: &Path) -> Option<Vec<u8>> {
     find(&fs::read(path).ok()?, uname().nodename().to_bytes(), number)
 }
 

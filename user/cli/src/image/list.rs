@@ -39,7 +39,7 @@ pub fn run(json: bool) -> Result<Status, Failure> {
         systems.extend(disk.ok().and_then(|disk| system(device, &disk, &mounts)));
     }
     if refused > 0 {
-        eprintln!("colinux: {refused} partitions may not be read; use sudo");
+        colinux_vmm::tell(format_args!("{refused} partitions may not be read; use sudo"));
     }
     if json {
         println!("{}", serde_json::json!(systems));

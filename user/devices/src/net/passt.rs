@@ -15,7 +15,7 @@ use std::{
     ops::RangeInclusive,
     os::{
         fd::{BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt},
     },
     process::{Child, Command, Stdio},
     thread,
@@ -151,6 +151,8 @@ fn spawn(socket: UnixStream, forwards: &[Forward]) -> Result<Child, PasstError> 
         command.arg(option).arg(forward.to_string());
     }
     command.stdin(OwnedFd::from(socket)).stdout(Stdio::null()).stderr(Stdio::piped());
+    // A signal to our process group is for us: the guest has its network until it has powered off.
+    command.process_group(0);
     command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => PasstError::Missing,
         _ => PasstError::Start(error),

@@ -6,7 +6,7 @@ use rustix::{
 };
 use std::{
     io::{self, BufRead, BufReader, Read},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -39,7 +39,9 @@ impl Process {
     /// # Errors
     /// The program cannot be started.
     pub fn spawn(name: &str, command: &mut Command) -> io::Result<Self> {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        // A signal to our process group, such as that of a terminal that is gone, is for us: the guest needs this until it has powered off.
+        command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
         let stderr = child.stderr.take();
         let (speaks, silent) = channel();
         let process = Self { name: name.to_owned(), child, last_words: Arc::default(), silent };
@@ -109,5 +111,18 @@ fn listen(name: &str, stderr: impl Read, last_words: &Mutex<String>) {
             *last_words.lock().unwrap_or_else(PoisonError::into_inner) = text;
         }
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::getpgid;
+
+    #[test]
+    fn signals_of_our_group_do_not_reach_it() {
+        let process = Process::spawn("test", Command::new("sleep").arg("0.1")).unwrap();
+        let pid = Pid::from_child(&process.child);
+        assert_eq!(getpgid(Some(pid)).unwrap(), pid);
     }
 }

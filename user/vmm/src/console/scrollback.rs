@@ -1,9 +1,7 @@
 //! The last of what a console has shown.
 
+use colinux_control::MAX_KEPT as KEPT;
 use std::collections::VecDeque;
-
-/// Bytes that are kept.
-const KEPT: usize = 128 << 10;
 
 /// The last bytes of a stream.
 #[derive(Default)]

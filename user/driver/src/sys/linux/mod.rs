@@ -1,5 +1,6 @@
 //! Linux.
 
+mod child;
 mod discard;
 mod eventfd;
 mod forbidden;
@@ -12,6 +13,7 @@ mod settle;
 mod tap;
 mod volatile_io;
 
+pub use child::ends_with_us;
 pub use discard::{BLKDISCARD, discard_at};
 pub use eventfd::EventFd;
 pub use forbidden::{ForbiddenCall, ForbiddenCalls};
