@@ -135,7 +135,12 @@ mod tests {
         for next in [None, new()] {
             let (sender, told) = channel();
             thread::scope(|scope| {
-                let asks = scope.spawn(|| ask(&slot, order::CPUS, [1, 0], || Ok(sender.send(()).unwrap())));
+                let asks = scope.spawn(|| {
+                    ask(&slot, order::CPUS, [1, 0], || {
+                        sender.send(()).unwrap();
+                        Ok(())
+                    })
+                });
                 told.recv().unwrap();
                 // Nobody has answered, and nobody holds it.
                 let mut slot = lock(&slot);
