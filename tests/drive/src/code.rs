@@ -158,9 +158,11 @@ const VOLATILE: [AsmRegister64; 9] = [rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11]
 /// Leaves with the vector as INTERRUPT, or as NMI, with a word on whether that came on the way out of an interrupt; an exception leaves with a reason that does not exist, which ends the guest.
 ///
 /// An NMI may have hit the last instructions of the passage, so no register is the interpreter's: the vCPU is known by the IDT.
-pub fn common() -> Result<Vec<u8>> {
+///
+/// An interrupt is told of `late` ticks of the TSC after it was accepted.
+pub fn common(late: u32) -> Result<Vec<u8>> {
     let mut a = CodeAssembler::new(64)?;
-    let (mut leave, mut nmi) = (a.create_label(), a.create_label());
+    let (mut leave, mut nmi, mut interrupt) = (a.create_label(), a.create_label(), a.create_label());
     a.cld()?;
     for register in VOLATILE {
         a.push(register)?;
@@ -180,10 +182,13 @@ pub fn common() -> Result<Vec<u8>> {
     a.je(nmi)?;
     a.xor(esi, esi)?;
     a.cmp(edx, 32)?;
-    a.jae(leave)?;
+    a.jae(interrupt)?;
     a.mov(rsi, EXCEPTION)?;
     a.add(rsi, rdx)?;
     a.mov(rdx, qword_ptr(rsp + 80))?;
+    a.jmp(leave)?;
+    a.set_label(&mut interrupt)?;
+    dawdle(&mut a, late)?;
     a.jmp(leave)?;
     a.set_label(&mut nmi)?;
     on_the_way(&mut a)?;
@@ -196,6 +201,20 @@ pub fn common() -> Result<Vec<u8>> {
     a.add(rsp, 8)?;
     a.iretq()?;
     Ok(a.assemble(window::BASE + COMMON)?)
+}
+
+/// Spends `ticks` of the TSC, less than 2^32 of them. Spoils RAX, R8 and R9.
+fn dawdle(a: &mut CodeAssembler, ticks: u32) -> Result<(), IcedError> {
+    let mut again = a.create_label();
+    a.mov(r9, rdx)?;
+    a.rdtsc()?;
+    a.mov(r8d, eax)?;
+    a.set_label(&mut again)?;
+    a.rdtsc()?;
+    a.sub(eax, r8d)?;
+    a.cmp(eax, ticks)?;
+    a.jb(again)?;
+    a.mov(rdx, r9)
 }
 
 /// RDX: whether the instruction pointer of the frame was in the stubs, in what follows them, or in the passage. Spoils RAX and R8.

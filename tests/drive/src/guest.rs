@@ -88,7 +88,7 @@ impl Guest {
 
     fn load_code(&self) -> Result<()> {
         self.write(code::INTERPRETER, &code::interpreter()?)?;
-        self.write(code::COMMON, &code::common()?)?;
+        self.tell_late(0)?;
         for vector in 0..=u8::MAX {
             let stub = code::STUBS + u64::from(vector) * code::STUB_SIZE;
             self.write(stub, &code::stub(vector)?)?;
@@ -98,6 +98,11 @@ impl Guest {
             self.store(self.window(gate + 8), handler >> 32)?;
         }
         Ok(())
+    }
+
+    /// From now on interrupts are told of `ticks` of the TSC after they were accepted.
+    pub fn tell_late(&self, ticks: u32) -> Result<()> {
+        self.write(code::COMMON, &code::common(ticks)?)
     }
 
     /// Sets what a vCPU will do.

@@ -24,6 +24,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("signal", spin::signal),
     ("spin", spin::open),
     ("rescue", spin::closed),
+    ("late", spin::late),
     ("smp", event::smp),
     ("memory", memory::all),
     ("lent", memory::lent),
@@ -50,8 +51,8 @@ fn main() -> Result<()> {
 }
 
 fn go(driver: &Driver, (name, scenario): &(&str, Scenario)) -> Result<()> {
-    if *name == "rescue" && driver.info().online_cpus < 2 {
-        bail!("rescue needs a second CPU in the host");
+    if ["rescue", "late"].contains(name) && driver.info().online_cpus < 2 {
+        bail!("{name} needs a second CPU in the host");
     }
     scenario(driver).with_context(|| format!("scenario {name}"))?;
     println!("{name}: ok");

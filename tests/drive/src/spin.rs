@@ -5,7 +5,9 @@ use crate::op::{CLI, Op, SPIN, STI, call};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use colinux_abi::{hypercall::START_VCPU, ioctl::exit};
 use colinux_driver::{Driver, EventFd, Run};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::{pthread, signal::Signal};
+use nix::unistd::{Pid, gettid};
 use std::sync::{Arc, atomic::AtomicBool, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -57,6 +59,44 @@ pub fn signal(driver: &Driver) -> Result<()> {
         Run::Interrupted => Ok(()),
         Run::Exit(exit) => bail!("{exit:x?} instead of an interruption"),
     }
+}
+
+/// Milliseconds for which an interrupt is in service before the guest tells of it: NMIs come meanwhile, whose period is 10 ms.
+const LATE: u64 = 25;
+/// How often the vCPU's thread is sent to another CPU, and how long it is there.
+const MOVES: u32 = 60;
+const STAY: Duration = Duration::from_millis(20);
+
+/// NMIs come between the acceptance of an interrupt and the exit that tells of it, while the vCPU's thread is wanted elsewhere: each CPU keeps its timer.
+pub fn late(driver: &Driver) -> Result<()> {
+    let guest = Guest::new(driver, 1)?;
+    guest.tell_late(u32::try_from(LATE * driver.info().tsc_khz)?)?;
+    guest.program(0, &[STI, SPIN])?;
+    let (vcpu, vm) = (guest.boot()?, guest.vm.clone());
+    let (send, receive) = mpsc::channel();
+    let runner = thread::spawn(move || -> Result<()> {
+        send.send(gettid())?;
+        expect(&vcpu, exit::STOPPED, 0)
+    });
+    let thread = receive.recv().context("the vCPU's thread ended")?;
+    for round in 0..MOVES {
+        pin(thread, (round % 2) as usize)?;
+        thread::sleep(STAY);
+    }
+    vm.stop()?;
+    runner.join().map_err(|_| anyhow!("the vCPU's thread panicked"))??;
+    // A CPU without a timer would not wake us.
+    for cpu in 0..2 {
+        pin(Pid::from_raw(0), cpu)?;
+        thread::sleep(STAY);
+    }
+    Ok(())
+}
+
+fn pin(thread: Pid, cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    Ok(sched_setaffinity(thread, &cpus)?)
 }
 
 /// Spins with interrupts out on one or two vCPUs until the process is killed.
