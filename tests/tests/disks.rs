@@ -179,7 +179,7 @@ fn every_kind_of_disk_holds_what_is_written() -> Result<()> {
         Ok(stat.split_whitespace().nth(11).unwrap_or_default().parse()?)
     };
     let before = discards()?;
-    guest.ok(&format!("blkdiscard {}", disk(3)))?;
+    guest.ok(&format!("blkdiscard -f {}", disk(3)))?;
     ensure!(discards()? > before, "the device was told of no discard");
     // It grows while it is used.
     for (number, words, bytes) in

@@ -67,6 +67,7 @@ pub fn run(vm: &Vm, index: usize, host: &impl Host, world: &mut impl World) -> R
             world,
             silent: vcpu.is_silent(),
             checked: 0,
+            calls: 0,
             on_the_way: 0,
         };
         let result = runner.outer();
@@ -88,6 +89,8 @@ struct Runner<'a, H, W> {
     silent: bool,
     /// When signals were looked for.
     checked: u64,
+    /// Hypercalls in a row; each 256th looks for signals.
+    calls: u8,
     /// Exits in a row that interrupted the object on its way out.
     on_the_way: u32,
 }
@@ -253,15 +256,18 @@ impl<H: Host, W: World> Runner<'_, H, W> {
         self.silent = exit.reason & IRQS_OFF != 0;
         let leave = if reason(&exit) >= FIRST_HYPERCALL {
             self.on_the_way = 0;
+            self.calls = self.calls.wrapping_add(1);
             self.host.irqs_on();
             self.hypercall(exit)
         } else {
+            self.calls = 0;
             let physical = self.take_physical(&exit);
             self.host.irqs_on();
             physical.unwrap_or_else(|fault| Some(Leave::Fail(fault)))
         };
         // After calls, too: what interrupts a guest that does nothing else may always come in the host.
-        let leave = leave.or_else(|| if self.goes_on() { None } else { self.signals_due() });
+        let leave =
+            leave.or_else(|| if self.calls != 0 || self.goes_on() { None } else { self.signals_due() });
         self.host.irqs_off();
         leave
     }
