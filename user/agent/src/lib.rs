@@ -4,6 +4,7 @@
 //! exchange [`Frame`]s until the agent says [`Kind::Exit`] or [`Kind::Failed`].
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod archive;
 mod boot;
 mod frame;

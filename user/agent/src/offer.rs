@@ -2,7 +2,7 @@
 //!
 //! The host opens no door for this. It asks the agent to listen, is told of each program that connects, and comes for it on a connection of its own, with its token.
 
-use crate::{Frame, Kind, Outlet};
+use crate::{Frame, Kind, Outlet, accounts::group_number};
 use rustix::net::{Shutdown, shutdown};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -71,7 +71,7 @@ impl Place<'_> {
     /// That of a guest.
     pub(crate) fn of_guest() -> Self {
         let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-        let group = GROUPS.iter().find_map(|name| group_id(&groups, name));
+        let group = GROUPS.iter().find_map(|name| group_number(&groups, name));
         Self { folder: Path::new(OFFERS), profile: Path::new(PROFILE), group }
     }
 
@@ -92,12 +92,6 @@ impl Place<'_> {
         file.write_all(contents)?;
         self.share(path)
     }
-}
-
-/// Finds a group in the text of /etc/group (group(5)).
-fn group_id(groups: &str, name: &str) -> Option<u32> {
-    let mut entries = groups.lines().map(|line| line.split(':'));
-    entries.find_map(|mut fields| (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! A command: its process, its streams, its end.
 
-use crate::{Frame, Kind, Outlet, offer};
+use crate::{Frame, Kind, Outlet, accounts::user_shell, offer};
 use nix::{
     pty::openpty,
     sys::{
@@ -112,11 +112,7 @@ fn words(argv: &[String]) -> (String, String, &[String]) {
 /// Root's shell (passwd(5)).
 fn shell() -> String {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let root = users.lines().find_map(|line| {
-        let fields: Vec<_> = line.split(':').collect();
-        (fields.get(2) == Some(&"0")).then(|| fields.get(6).copied()).flatten()
-    });
-    root.filter(|shell| !shell.is_empty()).unwrap_or("/bin/sh").to_owned()
+    user_shell(&users, "0").filter(|shell| !shell.is_empty()).unwrap_or("/bin/sh").to_owned()
 }
 
 /// The folder in which commands begin, and paths of the host's orders, too.

@@ -7,10 +7,10 @@ mod cookie;
 
 use crate::{
     agent::{AgentError, Reached, reach},
-    config::{AUTO, Config, Desktop, home_of},
+    config::{AUTO, Config, Desktop},
     status::{Failure, Status},
 };
-use colinux_agent::{Kind, Link, OFFERS, Offer, Request, join};
+use colinux_agent::{Kind, Link, OFFERS, Offer, Request, accounts::user_home, join};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rustix::{net::sockopt::set_socket_passcred, process::getuid};
 use std::{
@@ -293,8 +293,7 @@ fn serve_program(number: u32, server: Option<&Server>, reached: &Reached) -> io:
 /// The home of the user, or of who called sudo.
 fn home() -> Option<PathBuf> {
     let Some((uid, _)) = sudo_user() else { return env::var_os("HOME").map(PathBuf::from) };
-    // Not getpwuid(3): a static executable cannot load the modules of the name service.
-    home_of(&uid.to_string(), &fs::read_to_string("/etc/passwd").ok()?)
+    user_home(&fs::read_to_string("/etc/passwd").ok()?, &uid.to_string())
 }
 
 #[cfg(test)]

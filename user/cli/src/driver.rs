@@ -6,6 +6,7 @@ use crate::{
     signing::{self, SignError},
     status::{Failure, Status},
 };
+use colinux_agent::accounts::group_number;
 use colinux_driver::{DEVICE_PATH, Driver};
 use colinux_objects::HOST_OBJECT;
 use kbind_resolve::make_module;
@@ -224,17 +225,10 @@ fn takes_none() -> bool {
 
 /// Lets the members of the group use the driver, if there is such a group.
 fn share_with_group() -> Result<(), DriverError> {
-    // Not getgrnam(3): a static executable cannot load the modules of the name service.
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let Some(gid) = group_id(&groups, GROUP) else { return Ok(()) };
+    let Some(gid) = group_number(&groups, GROUP) else { return Ok(()) };
     std::os::unix::fs::chown(DEVICE_PATH, None, Some(gid))
         .map_err(|source| DriverError::Write { what: format!("the owner of {DEVICE_PATH}"), source })
-}
-
-/// Finds a group in the text of /etc/group (group(5)).
-fn group_id(groups: &str, name: &str) -> Option<u32> {
-    let mut entries = groups.lines().map(|line| line.split(':'));
-    entries.find_map(|mut fields| (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?)
 }
 
 fn unload() -> Result<(), DriverError> {
@@ -318,8 +312,8 @@ mod tests {
     #[test]
     fn a_group_is_found_by_its_whole_name() {
         let groups = "root:x:0:\ncolinux2:x:7:\ncolinux:x:998:me,you\n";
-        assert_eq!(group_id(groups, "colinux"), Some(998));
-        assert_eq!(group_id(groups, "linux"), None);
+        assert_eq!(group_number(groups, "colinux"), Some(998));
+        assert_eq!(group_number(groups, "linux"), None);
     }
 
     #[test]

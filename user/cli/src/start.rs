@@ -5,6 +5,7 @@ use crate::{
     status::{Failure, Status},
     vms,
 };
+use colinux_agent::accounts::user_name;
 use colinux_control::{Claim, Place, Request};
 use colinux_vmm::tell;
 use rustix::{
@@ -110,17 +111,8 @@ const SYSTEMD: &str = "/var/lib/systemd/linger";
 fn goes_with_its_user(place: &Path, lingering: &Path) -> bool {
     let user = getuid().as_raw();
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let stays = name_of(&user.to_string(), &users).is_some_and(|name| lingering.join(name).exists());
+    let stays = user_name(&users, &user.to_string()).is_some_and(|name| lingering.join(name).exists());
     place.starts_with(format!("/run/user/{user}")) && !stays
-}
-
-/// The name of the user of this number, by the text of /etc/passwd (passwd(5)).
-fn name_of<'a>(user: &str, users: &'a str) -> Option<&'a str> {
-    let mut entries = users.lines().map(|line| line.split(':'));
-    entries.find_map(|mut fields| {
-        let name = fields.next()?;
-        (fields.nth(1)? == user).then_some(name)
-    })
 }
 
 fn passed_on(status: ExitStatus) -> Status {
@@ -177,9 +169,8 @@ mod tests {
         assert!(!goes_with_its_user(Path::new("/run/colinux"), folder.path()));
         assert!(!goes_with_its_user(Path::new("/tmp/colinux-1000"), folder.path()));
         let users = fs::read_to_string("/etc/passwd").unwrap();
-        fs::write(folder.path().join(name_of(&user.to_string(), &users).unwrap()), "").unwrap();
+        fs::write(folder.path().join(user_name(&users, &user.to_string()).unwrap()), "").unwrap();
         assert!(!goes_with_its_user(&place, folder.path()));
-        assert_eq!(name_of("10", "a:x:100:0\nb:x:10:1\nc"), Some("b"));
     }
 
     #[test]

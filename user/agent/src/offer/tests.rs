@@ -110,5 +110,5 @@ fn login_shells_read_what_is_offered_to_them() {
     assert!(!folder.path().join("none").exists());
     assert!(PROFILE_TEXT.contains(&format!("{OFFERS}/*.sh")));
     assert_eq!(script(&[("A".to_owned(), ":1".to_owned())]).unwrap(), "export A=':1'\n");
-    assert_eq!(group_id("root:x:0:\nsudo:x:27:ann\n", "sudo"), Some(27));
+    assert_eq!(group_number("root:x:0:\nsudo:x:27:ann\n", "sudo"), Some(27));
 }

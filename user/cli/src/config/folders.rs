@@ -15,15 +15,6 @@ pub fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).map(PathBuf::from)
 }
 
-/// The home of the user of this number, by the text of /etc/passwd (passwd(5)).
-pub fn home_of(user: &str, users: &str) -> Option<PathBuf> {
-    let home = |line: &str| {
-        let fields: Vec<_> = line.split(':').collect();
-        (fields.get(2) == Some(&user)).then(|| fields.get(5).map(PathBuf::from)).flatten()
-    };
-    users.lines().find_map(home)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,14 +30,5 @@ mod tests {
         assert_eq!(of_user("XDG_DATA_HOME", ".local/share", variables), Some("/data/colinux".into()));
         assert_eq!(of_user("XDG_CACHE_HOME", ".cache", variables), Some("/ann/.cache/colinux".into()));
         assert_eq!(of_user("XDG_DATA_HOME", ".local/share", |_| None), None);
-    }
-
-    #[test]
-    fn a_home_is_found_by_the_number_of_its_user() {
-        let users = "root:x:0:0:root:/root:/bin/sh\nbroken:x:10\nann:x:1000:10:Ann,,,:/ann:/bin/sh\n";
-        assert_eq!(home_of("1000", users), Some("/ann".into()));
-        for user in ["10", "", "100"] {
-            assert_eq!(home_of(user, users), None, "{user}");
-        }
     }
 }

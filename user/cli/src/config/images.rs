@@ -2,8 +2,9 @@
 
 use super::{
     ConfigError,
-    folders::{home_of, of_user, variable},
+    folders::{of_user, variable},
 };
+use colinux_agent::accounts::user_home;
 use std::{
     env,
     fs::{self, DirBuilder},
@@ -21,7 +22,7 @@ fn folder(value: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 
 /// The user's folder, and behind sudo (sudo(8), SUDO_UID) that of whoever called it.
 fn folders() -> Vec<PathBuf> {
-    let home = || home_of(&env::var("SUDO_UID").ok()?, &fs::read_to_string("/etc/passwd").ok()?);
+    let home = || user_home(&fs::read_to_string("/etc/passwd").ok()?, &env::var("SUDO_UID").ok()?);
     let of_caller = home().and_then(|home| folder(|name| (name == "HOME").then(|| home.clone())));
     folder(variable).into_iter().chain(of_caller).collect()
 }

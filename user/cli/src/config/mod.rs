@@ -20,7 +20,7 @@ pub use desktop::{AUTO, Desktop};
 pub use error::ConfigError;
 use error::{read_error, unknown};
 pub use folder::Folder;
-pub use folders::{home_of, of_user as folder_of_user, variable};
+pub use folders::{of_user as folder_of_user, variable};
 pub use images::{find as find_image, place as place_image};
 pub use net::Net;
 pub use old::Program;
