@@ -231,15 +231,16 @@ impl Config {
     /// When all words are there: whether the guest may write to its first disk.
     fn settle_writes(&mut self) -> Result<(), ConfigError> {
         let Some(image) = self.disks.get_mut(&0) else { return Ok(()) };
-        if !self.write {
-            let word = image.path.display().to_string();
-            if self.is_device {
+        match (self.is_device, self.write) {
+            (false, true) if image.read_only || image.overlay != Overlay::None => {
+                return Err(ConfigError::BadValue { word: "--write".to_owned(), reason: NOT_WRITTEN });
+            }
+            (false, _) => {}
+            (true, true) => image.overlay = Overlay::None,
+            (true, false) => {
+                let word = image.path.display().to_string();
                 self.note(&word, "what the guest writes ends with it; --write keeps it");
             }
-        } else if self.is_device {
-            image.overlay = Overlay::None;
-        } else if image.read_only || image.overlay != Overlay::None {
-            return Err(ConfigError::BadValue { word: "--write".to_owned(), reason: NOT_WRITTEN });
         }
         Ok(())
     }
