@@ -208,10 +208,11 @@ impl Create {
 
 fn info(path: &Path, json: bool) -> Result<Status, Failure> {
     let disk = Source::open(path)?.disk()?;
-    let initrd = disk.kernel()?.initrd.map(|initrd| initrd.len);
+    let files = disk.kernel()?;
+    let initrd = files.initrd.as_ref().map(|initrd| initrd.len);
     let root = disk.root_device("/dev/vda");
+    let kernel = kernel::of_image(path, files)?;
     if json {
-        let kernel = kernel::of_disk(path, &disk)?;
         println!(
             "{}",
             json!({ "image": path.to_string_lossy(), "root": root, "initrd": initrd, "kernel": kernel.json() })
@@ -222,7 +223,6 @@ fn info(path: &Path, json: bool) -> Result<Status, Failure> {
     if let Some(len) = initrd {
         println!("initrd: {} KiB", len / 1024);
     }
-    let kernel = kernel::of_disk(path, &disk)?;
     kernel.print();
     Ok(kernel.status())
 }

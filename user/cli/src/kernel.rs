@@ -5,7 +5,7 @@ mod check;
 use crate::config::find_image;
 use crate::image::kernel_source;
 use crate::status::{Failure, Status};
-pub use check::of_disk;
+pub use check::of_image;
 use clap::Subcommand;
 use colinux_image::{ImageError as MakeError, KernelSource, Source, read_kernel};
 use colinux_loader::{ImageError, KeptKernels};

@@ -3,7 +3,7 @@
 use super::{KernelError, read};
 use crate::status::{Failure, Status};
 use colinux_image::Source;
-use colinux_loader::{Disk, KeptKernels};
+use colinux_loader::{KeptKernels, KernelFiles};
 use colinux_objects::{GUEST_OBJECT, HOST_OBJECT};
 use kbind_resolve::{KernelImage, LinkError, link_guest, make_module};
 use serde_json::{Value, json};
@@ -31,15 +31,14 @@ pub fn check(path: &Path) -> Result<Checked, Failure> {
     if !start.starts_with(VMLINUZ) && !start.starts_with(VMLINUX) {
         // What is no image either is missed as a kernel.
         if let Ok(disk) = Source::open(path).and_then(|source| source.disk()) {
-            return of_disk(path, &disk);
+            return of_image(path, disk.kernel()?);
         }
     }
     Ok(Checked::new(path.display().to_string(), &read(path, &KeptKernels::default())?))
 }
 
-/// Checks the kernel that boots from a disk.
-pub fn of_disk(path: &Path, disk: &Disk) -> Result<Checked, Failure> {
-    let files = disk.kernel()?;
+/// Checks the kernel that boots from an image.
+pub fn of_image(path: &Path, files: KernelFiles) -> Result<Checked, Failure> {
     let error = |source| KernelError::Image { path: path.join(files.name.trim_start_matches('/')), source };
     let image = KernelImage::parse(files.kernel).map_err(error)?;
     Ok(Checked::new(files.name, &image))
