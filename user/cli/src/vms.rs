@@ -5,7 +5,7 @@ use crate::{
     status::{Failure, Status},
 };
 use colinux_control::{Connection, ControlError, Ending, Place, Reply, Request, Status as VmStatus};
-use colinux_vmm::tell;
+use colinux_vmm::{GRACE, tell};
 use std::io::{self, Write};
 
 /// Prints the VMs of this user.
@@ -73,15 +73,16 @@ pub fn end(name: Option<&str>, request: &Request) -> Result<Status, Failure> {
 
 /// Says how a VM has ended that was to power off, if that is not what it did.
 pub fn told(name: &str, how: Ending) -> Status {
+    let cut = format!(
+        "it had not powered off in {} s, or somebody did not wait: it was stopped as if its power were cut",
+        GRACE.as_secs()
+    );
     let (what, status) = match how {
         Ending::Orderly => return Status::Ok,
         Ending::Panic => ("its kernel panicked", Status::Panic),
         Ending::Refused => ("it refused to go on", Status::GuestRefused),
         Ending::Misbehaved => ("it misbehaved and was ended", Status::GuestFailed),
-        Ending::Stopped => (
-            "it had not powered off in 90 s, or somebody did not wait: it was stopped as if its power were cut",
-            Status::Stopped,
-        ),
+        Ending::Stopped => (&*cut, Status::Stopped),
         Ending::Failed => ("its process failed; its messages say why", Status::Failure),
     };
     tell(format_args!("`{name}` did not end in order: {what}"));

@@ -117,11 +117,11 @@ impl<'a> Events<'a> {
     }
 
     /// Lets the stop take a step now.
-    fn of_stop(&self, step: impl FnOnce(&mut Stop, Instant) -> Step) -> Step {
+    fn of_stop<T>(&self, step: impl FnOnce(&mut Stop, Instant) -> T) -> T {
         let mut stop = self.stop.get();
-        let step = step(&mut stop, Instant::now());
+        let taken = step(&mut stop, Instant::now());
         self.stop.set(stop);
-        step
+        taken
     }
 
     /// Waits; returns which of signals, end of a thread, clock and input there are.
@@ -237,9 +237,7 @@ impl<'a> Events<'a> {
     }
 
     fn force(&self) -> Result<(), VmmError> {
-        let mut stop = self.stop.get();
-        stop.force(Instant::now());
-        self.stop.set(stop);
+        self.of_stop(Stop::force);
         Ok(self.shared.vm.stop()?)
     }
 }

@@ -34,4 +34,5 @@ pub use machine::{Source, run};
 pub use options::{Name, Options, Sockets};
 pub use serial::{Endpoint, SerialOptions};
 pub use signals::Signals;
+pub use stop::GRACE;
 pub use terminal::{RawTerminal, give_back, tell, terminal_size};

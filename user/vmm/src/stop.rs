@@ -4,7 +4,7 @@ use crate::End;
 use std::time::{Duration, Instant};
 
 /// Time that the guest has for an orderly power-off.
-const GRACE: Duration = Duration::from_secs(90);
+pub const GRACE: Duration = Duration::from_secs(90);
 /// Signals that follow each other so fast are one wish: timeout(1), for one, signals the process and then its group.
 const ECHO: Duration = Duration::from_secs(1);
 /// A guest runs /sbin/poweroff once for each time that it is told, and early in its boot that does nothing.
