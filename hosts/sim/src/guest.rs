@@ -1,7 +1,10 @@
 //! The scripted guest.
 
 use crate::host::{Event, SimHost};
-use colinux_abi::ioctl::VcpuState;
+use colinux_abi::{
+    hypercall::{self as call, shutdown},
+    ioctl::VcpuState,
+};
 use colinux_cpu::{Arrivals, Exit};
 use colinux_monitor::{Paging, World};
 use std::collections::VecDeque;
@@ -26,6 +29,11 @@ impl Step {
     pub fn new(reason: u64, arg0: u64, arg1: u64) -> Self {
         let left = Left { exit: Exit { reason, arg0, arg1 }, arrivals: None, bad_paging: None };
         Self { left, meanwhile: Box::new(|| {}) }
+    }
+
+    /// The guest powers off.
+    pub fn power_off() -> Self {
+        Self::new(call::SHUTDOWN, shutdown::POWER_OFF, 0)
     }
 
     /// Changes what else the crossing brings.

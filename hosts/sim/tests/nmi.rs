@@ -1,13 +1,9 @@
 //! NMIs and machine checks in the guest, in the passage and on the way out, over scripted guests.
 
-use colinux_abi::hypercall::{self as call, shutdown};
+use colinux_abi::hypercall as call;
 use colinux_abi::ioctl::{Stats, exit};
 use colinux_cpu::Arrivals;
 use colinux_sim::{Bench, Event, Step};
-
-fn off() -> Step {
-    Step::new(call::SHUTDOWN, shutdown::POWER_OFF, 0)
-}
 
 fn arrivals(nmis: u16, machine_checks: u16, early_nmis: u16) -> Option<Arrivals> {
     Some(Arrivals { nmis, machine_checks, early_nmis })
@@ -17,7 +13,10 @@ fn arrivals(nmis: u16, machine_checks: u16, early_nmis: u16) -> Option<Arrivals>
 fn the_host_handles_what_arrived_in_the_guest_before_anything_else() {
     let bench = Bench::new(1);
     let nmis = Step::new(call::INTERRUPT, 0x31, 0).with(|left| left.arrivals = arrivals(1, 1, 0));
-    bench.run(0, [nmis, Step::new(call::NMI, 0, 0), Step::new(call::MACHINE_CHECK, 0, 0), off()]).0.unwrap();
+    bench
+        .run(0, [nmis, Step::new(call::NMI, 0, 0), Step::new(call::MACHINE_CHECK, 0, 0), Step::power_off()])
+        .0
+        .unwrap();
     use Event::*;
     let expected = [
         [Pin, Cross, Nmi, MachineCheck, Vector(0x31), Window].as_slice(),
@@ -32,14 +31,14 @@ fn the_host_handles_what_arrived_in_the_guest_before_anything_else() {
 #[test]
 fn a_forged_nmi_count_is_bounded() {
     let bench = Bench::new(1);
-    bench.run(0, [off().with(|left| left.arrivals = arrivals(u16::MAX, 0, 0))]).0.unwrap();
+    bench.run(0, [Step::power_off().with(|left| left.arrivals = arrivals(u16::MAX, 0, 0))]).0.unwrap();
     assert_eq!(bench.host.count(Event::Nmi), 2);
 }
 
 #[test]
 fn early_nmis_are_sent_anew() {
     let bench = Bench::new(1);
-    bench.run(0, [off().with(|left| left.arrivals = arrivals(0, 0, 7))]).0.unwrap();
+    bench.run(0, [Step::power_off().with(|left| left.arrivals = arrivals(0, 0, 7))]).0.unwrap();
     assert_eq!((bench.host.count(Event::NmiSelf), bench.host.count(Event::Nmi)), (1, 0));
 }
 
@@ -62,7 +61,7 @@ fn an_nmi_on_the_way_out_keeps_the_vcpu_until_the_interrupt_is_told() {
     let host = bench.host.clone();
     let end = nmi_on_the_way(move || assert!(vm.end(&*host)));
     let told = Step::new(call::INTERRUPT, 0x31, 0);
-    let (_, guest) = bench.run(0, [scheduler, end, told, off()]);
+    let (_, guest) = bench.run(0, [scheduler, end, told, Step::power_off()]);
     let told = [Pin, Cross, Nmi, Window, Cross, Nmi, Window, Cross, Vector(0x31), Window];
     let events: Vec<_> = bench.host.events().into_iter().filter(|event| !matches!(event, Kick(_))).collect();
     assert_eq!(events[..told.len()], told);
@@ -84,7 +83,7 @@ fn a_guest_that_is_on_its_way_for_ever_is_not_kept() {
 fn a_rescue_is_counted_as_such_and_lets_others_run() {
     let bench = Bench::new(1);
     bench.host.rescue.set(true);
-    bench.run(0, [Step::new(call::NMI, 0, 0), Step::new(call::NMI, 0, 0), off()]).0.unwrap();
+    bench.run(0, [Step::new(call::NMI, 0, 0), Step::new(call::NMI, 0, 0), Step::power_off()]).0.unwrap();
     let Stats { nmis, rescues, .. } = bench.vm.stats();
     assert_eq!((nmis, rescues, bench.host.count(Event::Yield)), (2, 1, 1));
 }

@@ -9,14 +9,10 @@ use colinux_monitor::{Doorbell, HostError, Paging, RunState};
 use colinux_sim::{Bench, Event, Step};
 use std::mem::offset_of;
 
-fn off() -> Step {
-    Step::new(call::SHUTDOWN, shutdown::POWER_OFF, 0)
-}
-
 #[test]
 fn a_guest_that_powers_off() {
     let bench = Bench::new(1);
-    let (result, guest) = bench.run(0, [off()]);
+    let (result, guest) = bench.run(0, [Step::power_off()]);
     let exit = result.unwrap();
     assert_eq!((exit.reason, exit.arg0), (exit::SHUTDOWN, shutdown::POWER_OFF));
     assert_eq!(guest.starts.len(), 1);
@@ -29,7 +25,7 @@ fn the_scheduler_is_obeyed_before_the_next_entry() {
     let bench = Bench::new(1);
     let host = bench.host.clone();
     let tick = Step::new(call::INTERRUPT, 0xec, 0).meanwhile(move || host.wants_cpu.set(true));
-    bench.run(0, [tick, off()]).0.unwrap();
+    bench.run(0, [tick, Step::power_off()]).0.unwrap();
     use Event::*;
     let events = bench.host.events();
     let wanted = [Pin, Cross, Vector(0xec), Window, Window, Unpin, Reschedule, Pin, Cross];
@@ -45,7 +41,7 @@ fn every_kind_of_exit_passes_the_check() {
         let bench = Bench::new(1);
         let host = bench.host.clone();
         let step = Step::new(reason, 0, 0).meanwhile(move || host.wants_cpu.set(true));
-        bench.run(0, [step, off()]).0.unwrap();
+        bench.run(0, [step, Step::power_off()]).0.unwrap();
         assert!(!bench.host.wants_cpu.get(), "{reason}");
         let rescheduled = bench.host.events().iter().position(|event| *event == Event::Reschedule);
         let second = bench.host.events().iter().rposition(|event| *event == Event::Cross);
@@ -60,7 +56,7 @@ fn a_signal_is_seen_at_an_interrupt_a_millisecond_later() {
     let host = bench.host.clone();
     let early = Step::new(call::INTERRUPT, 0xfd, 0);
     let late = Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(move || host.ticks.set(1000));
-    let (result, guest) = bench.run(0, [early, late, off()]);
+    let (result, guest) = bench.run(0, [early, late, Step::power_off()]);
     assert_eq!(result.unwrap_err(), HostError::Interrupted);
     assert_eq!(guest.steps_left(), 1);
 }
@@ -82,7 +78,7 @@ fn a_signal_is_seen_by_a_guest_that_does_nothing_but_calls() {
 #[test]
 fn a_signal_in_the_idle_guest_comes_out_and_running_goes_on() {
     let bench = Bench::new(1);
-    let mut guest = colinux_sim::Guest::new(&bench.host, [Step::new(call::IDLE, 0, 0), off()]);
+    let mut guest = colinux_sim::Guest::new(&bench.host, [Step::new(call::IDLE, 0, 0), Step::power_off()]);
     let first = colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest);
     assert_eq!(first.unwrap_err(), HostError::Interrupted);
     let second = colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
@@ -109,7 +105,7 @@ fn an_idle_vcpu_waits_awake_where_that_has_paid_and_nobody_wants_its_cpu() {
     *bench.host.awake_after.borrow_mut() = Some((2, raises_timer(&bench)));
     let idle = || Step::new(call::IDLE, 0, 0);
     let busy = || Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(takes_events(&bench));
-    bench.run(0, [idle(), busy(), idle(), off()]).0.unwrap();
+    bench.run(0, [idle(), busy(), idle(), Step::power_off()]).0.unwrap();
     assert_eq!((bench.host.count(Event::Block), bench.vm.stats().awake), (1, 1), "it learns from the first");
     assert_eq!(bench.host.count(Event::Wake(0)), 1, "whoever is awake need not be woken");
 
@@ -117,7 +113,7 @@ fn an_idle_vcpu_waits_awake_where_that_has_paid_and_nobody_wants_its_cpu() {
     bench.host.crowded.set(true);
     bench.vm.reset().unwrap();
     bench.prepare(0);
-    bench.run(0, [busy(), idle(), off()]).0.unwrap();
+    bench.run(0, [busy(), idle(), Step::power_off()]).0.unwrap();
     assert_eq!((bench.host.count(Event::Block), bench.vm.stats().awake), (2, 1), "another wants the CPU");
 }
 
@@ -128,7 +124,7 @@ fn nobody_waits_awake_unless_asked_to() {
     bench.host.wakeups.borrow_mut().extend([raises_timer(&bench), raises_timer(&bench)]);
     let idle = || Step::new(call::IDLE, 0, 0);
     let busy = Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(takes_events(&bench));
-    bench.run(0, [idle(), busy, idle(), off()]).0.unwrap();
+    bench.run(0, [idle(), busy, idle(), Step::power_off()]).0.unwrap();
     assert_eq!((bench.host.count(Event::Block), bench.vm.stats().awake), (2, 0));
 }
 
@@ -140,7 +136,7 @@ fn idle_sleeps_until_an_event() {
     bench.host.wakeups.borrow_mut().push_back(Box::new(move || {
         other.vm.raise(&*other.host, 0, event::TIMER).unwrap();
     }));
-    bench.run(0, [Step::new(call::IDLE, 0, 0), Step::new(call::IDLE, 0, 0), off()]).0.unwrap();
+    bench.run(0, [Step::new(call::IDLE, 0, 0), Step::new(call::IDLE, 0, 0), Step::power_off()]).0.unwrap();
     assert_eq!(
         bench.host.count(Event::Block),
         2,
@@ -157,7 +153,7 @@ fn an_event_for_a_guest_with_interrupts_off_brings_an_interrupt() {
         let step = Step::new(reason | flag, 5, 0).meanwhile(move || {
             other.vm.raise(&*other.host, 0, event::DEVICE).unwrap();
         });
-        bench.run(0, [step, off()]).0.unwrap();
+        bench.run(0, [step, Step::power_off()]).0.unwrap();
         assert_eq!(bench.host.count(Event::InterruptSelf), expected, "{flag:x} {reason}");
         assert_eq!(bench.host.count(Event::Kick(0)), 1);
     }
@@ -173,7 +169,7 @@ fn kicks_go_to_a_guest_once_and_are_counted() {
         }
         other.vm.raise(&*other.host, 1, event::RESCHEDULE).unwrap();
     });
-    bench.run(0, [step, off()]).0.unwrap();
+    bench.run(0, [step, Step::power_off()]).0.unwrap();
     assert_eq!((bench.host.count(Event::Kick(0)), bench.host.count(Event::Kick(1))), (1, 0));
     assert_eq!(bench.vm.stats().kicks, 1);
     assert_eq!(bench.window().pending(1), event::RESCHEDULE);
@@ -186,7 +182,7 @@ fn stop_from_outside_stops() {
     let step = Step::new(call::INTERRUPT, 0xfd, 0).meanwhile(move || {
         assert!(other.vm.end(&*other.host));
     });
-    let (result, guest) = bench.run(0, [step, off()]);
+    let (result, guest) = bench.run(0, [step, Step::power_off()]);
     assert_eq!((result.unwrap().reason, guest.steps_left()), (exit::STOPPED, 1));
     assert_eq!(bench.host.count(Event::Kick(0)), 1);
 }
@@ -197,7 +193,7 @@ fn a_guest_ends_when_the_host_goes_into_vmx_operation_beside_it() {
         let bench = Bench::new(2);
         let host = bench.host.clone();
         let step = Step::new(reason, 0xfd, 0).meanwhile(move || host.vmx.set(true));
-        let (result, guest) = bench.run(0, [step, off()]);
+        let (result, guest) = bench.run(0, [step, Step::power_off()]);
         assert_eq!((result.unwrap_err(), guest.steps_left()), (HostError::VmxOperation, 1), "{reason}");
         assert_eq!(bench.run(0, []).0.unwrap().reason, exit::STOPPED);
         assert_eq!(bench.run(1, []).0.unwrap().reason, exit::STOPPED);
@@ -221,8 +217,8 @@ fn another_vcpu_starts_with_the_arguments_in_its_page() {
     for (i, value) in [0x11, 0x22, 0x33, 0x44].into_iter().enumerate() {
         bench.poke(window::VCPU_PAGES + 4096 + (offset_of!(VcpuPage, args) + 8 * i) as u64, value);
     }
-    let (_, guest) =
-        bench.run(0, [Step::new(call::START_VCPU, 1, 0), Step::new(call::START_VCPU, 0, 0), off()]);
+    let (_, guest) = bench
+        .run(0, [Step::new(call::START_VCPU, 1, 0), Step::new(call::START_VCPU, 0, 0), Step::power_off()]);
     assert_eq!(guest.returns[..2], [0, 1], "started, and: runs already");
     bench.vm.reset().unwrap();
     bench.prepare(0);
@@ -230,7 +226,7 @@ fn another_vcpu_starts_with_the_arguments_in_its_page() {
     bench.host.wakeups.borrow_mut().push_back(Box::new(move || {
         starter.run(0, [Step::new(call::START_VCPU, 1, 0), Step::new(call::DEVICE_STATUS, 0, 0)]).0.unwrap();
     }));
-    let (result, guest) = bench.run(1, [off()]);
+    let (result, guest) = bench.run(1, [Step::power_off()]);
     assert_eq!(result.unwrap().reason, exit::SHUTDOWN);
     let start = guest.starts[0];
     assert_eq!([start.rip, start.rsp, start.cr3, start.rsi], [0x11, 0x22, 0x33, 0x44]);
@@ -245,7 +241,7 @@ fn a_stopped_vcpu_starts_afresh() {
         assert_eq!(other.vm.vcpu(1).unwrap().state(), RunState::Stopped);
         other.prepare(1);
     }));
-    let (result, guest) = bench.run(1, [Step::new(call::STOP_VCPU, 0, 0), off()]);
+    let (result, guest) = bench.run(1, [Step::new(call::STOP_VCPU, 0, 0), Step::power_off()]);
     assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 2));
 }
 
@@ -259,7 +255,7 @@ fn a_vcpu_counts_as_stopped_before_its_residency_ends() {
             other.prepare(1);
         }
     }));
-    let (result, guest) = bench.run(1, [Step::new(call::STOP_VCPU, 0, 0), off()]);
+    let (result, guest) = bench.run(1, [Step::new(call::STOP_VCPU, 0, 0), Step::power_off()]);
     assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 2));
     assert_eq!(bench.host.count(Event::Block), 0, "it was started while it left");
 }
@@ -328,7 +324,8 @@ fn a_notification_that_nothing_hears_leaves_the_vcpu_and_the_guest_looks_for_eve
         let bench = Bench::new(1);
         bench.host.sleeping_locks.set(sleeping);
         bench.host.deaf.set(true);
-        let mut guest = colinux_sim::Guest::new(&bench.host, [Step::new(call::NOTIFY, 3, 1), off()]);
+        let mut guest =
+            colinux_sim::Guest::new(&bench.host, [Step::new(call::NOTIFY, 3, 1), Step::power_off()]);
         let exit = colinux_monitor::run(&bench.vm, 0, &*bench.host, &mut guest).unwrap();
         assert_eq!((exit.reason, exit.arg0, exit.arg1), (exit::NOTIFY, 3, 1));
         // What the daemon raises meanwhile needs no interrupt: the guest's object looks when the call returns.
@@ -343,7 +340,7 @@ fn notifications_reach_the_daemon_also_where_locks_sleep() {
     for sleeping in [false, true] {
         let bench = Bench::new(1);
         bench.host.sleeping_locks.set(sleeping);
-        let steps = [Step::new(call::NOTIFY, 3, 1), Step::new(call::CONSOLE, 0, 0), off()];
+        let steps = [Step::new(call::NOTIFY, 3, 1), Step::new(call::CONSOLE, 0, 0), Step::power_off()];
         bench.run(0, steps).0.unwrap();
         assert_eq!(bench.host.count(Event::Notify(Doorbell::Queue { device: 3, queue: 1 })), 1);
         assert_eq!(bench.host.count(Event::Notify(Doorbell::Console)), 1);
@@ -378,7 +375,7 @@ fn timer_and_wall_clock() {
         Step::new(call::TIMER, 12_345, 0),
         Step::new(call::TIMER, call::TIMER_OFF, 0),
         Step::new(call::WALL_CLOCK, 0, 0),
-        off(),
+        Step::power_off(),
     ];
     bench.run(0, steps).0.unwrap();
     assert_eq!((bench.host.count(Event::Timer(Some(12_345))), bench.host.count(Event::Timer(None))), (1, 1));
@@ -430,7 +427,7 @@ fn what_must_be_there_first() {
 fn one_thread_runs_a_vcpu_and_none_during_a_reset() {
     let bench = Bench::new(1);
     let other = bench.clone();
-    let step = off().meanwhile(move || {
+    let step = Step::power_off().meanwhile(move || {
         assert_eq!(other.run(0, []).0.unwrap_err(), HostError::Busy);
         assert_eq!(other.vm.reset(), Err(HostError::Busy));
         let locked = other.vm.while_quiet(|| Ok(()));
@@ -447,9 +444,9 @@ fn one_thread_runs_a_vcpu_and_none_during_a_reset() {
 #[test]
 fn reset_makes_a_new_guest_possible() {
     let bench = Bench::new(1);
-    bench.run(0, [off()]).0.unwrap();
+    bench.run(0, [Step::power_off()]).0.unwrap();
     bench.vm.reset().unwrap();
     bench.prepare(0);
-    let (result, guest) = bench.run(0, [off()]);
+    let (result, guest) = bench.run(0, [Step::power_off()]);
     assert_eq!((result.unwrap().reason, guest.starts.len()), (exit::SHUTDOWN, 1));
 }

@@ -5,16 +5,22 @@ fn tree() -> Tree {
     Tree::new(&std::env::temp_dir()).unwrap()
 }
 
+/// That of an empty file.
+fn header() -> Header {
+    let mut header = Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    header
+}
+
 /// An archive of `entries`: a name that ends with `/` is a folder, `a->b` a symbolic link, `a=b` a second name, anything else a file that holds its name.
 fn archive(entries: &[&str]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for entry in entries {
-        let mut header = Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(0);
+        let mut header = header();
         if let Some((name, target)) = entry.split_once("->") {
             header.set_entry_type(EntryType::Symlink);
             builder.append_link(&mut header, name, target).unwrap();
@@ -92,12 +98,7 @@ fn a_link_takes_the_place_of_a_folder_with_all_in_it() {
 fn a_sparse_file_of_a_kind_that_is_not_read_is_an_error() {
     let mut builder = Builder::new(Vec::new());
     builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..])]).unwrap();
-    let mut header = Header::new_gnu();
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(0);
+    let mut header = header();
     builder.append_data(&mut header, "file", &[][..]).unwrap();
     let error = tree().add(&*builder.into_inner().unwrap(), As::Plain).unwrap_err().to_string();
     assert!(error.contains("sparse"), "{error}");
