@@ -3,6 +3,11 @@
 use colinux_vmm::{Format, ImageOptions, Overlay};
 use std::path::Path;
 
+pub(super) const FORMATS: &str = "the formats are raw, qcow2, vmdk, vhd, vhdx and vdi";
+pub(super) const NO_OVERLAY: &str = "the overlay needs a name";
+pub(super) const ONE_OVERLAY: &str = "a disk has one overlay or snapshot";
+const PARTITION: &str = "a partition has a number from 1 on";
+
 /// Reads the value of a `cobdN=`; paths in it are relative to `base`.
 ///
 /// What is behind the last commas and is no known word is part of the file's name.
@@ -18,16 +23,14 @@ pub(super) fn parse(value: &str, base: &Path) -> Result<ImageOptions, &'static s
     for word in words {
         let overlay = match word.split_once('=') {
             Some(("format", format)) => {
-                image.format =
-                    Format::named(format).ok_or("the formats are raw, qcow2, vmdk, vhd, vhdx and vdi")?;
+                image.format = Format::named(format).ok_or(FORMATS)?;
                 continue;
             }
             Some(("partition", number)) => {
-                let number = number.parse().ok().filter(|number| *number > 0);
-                image.partition = Some(number.ok_or("a partition has a number from 1 on")?);
+                image.partition = Some(number.parse().map_err(|_| PARTITION)?);
                 continue;
             }
-            Some((_, "")) => return Err("the overlay needs a name"),
+            Some((_, "")) => return Err(NO_OVERLAY),
             Some((_, path)) => Overlay::File(base.join(path)),
             None if word == "ro" => {
                 image.read_only = true;
@@ -36,8 +39,19 @@ pub(super) fn parse(value: &str, base: &Path) -> Result<ImageOptions, &'static s
             None => Overlay::ThrowAway,
         };
         if std::mem::replace(&mut image.overlay, overlay) != Overlay::None {
-            return Err("a disk has one overlay or snapshot");
+            return Err(ONE_OVERLAY);
         }
+    }
+    checked(image)
+}
+
+/// The disk, if its options go together.
+///
+/// # Errors
+/// Why they do not.
+pub(super) fn checked(image: ImageOptions) -> Result<ImageOptions, &'static str> {
+    if image.partition == Some(0) {
+        return Err(PARTITION);
     }
     if image.read_only && image.overlay != Overlay::None {
         return Err(

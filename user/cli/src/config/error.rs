@@ -57,6 +57,11 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+    /// A setting that a file of words has no word for.
+    #[error(
+        "no word means what `{0}` is to say here: a comma, space, quote or line's end in it would be read otherwise; `--as toml` can say it"
+    )]
+    NoWord(String),
     /// No disk.
     #[error("no disk image: name one, or use cobd0=FILE")]
     NoDisk,

@@ -15,17 +15,26 @@ impl Config {
         }
         let text = fs::read_to_string(path).map_err(read_error(path))?;
         let base = path.parent().unwrap_or(Path::new(""));
-        let words = if path.extension().is_some_and(|extension| extension == "toml") {
-            named::to_words(path, &text)?
-        } else {
-            let lines =
-                text.lines().map(|line| split(line).ok_or_else(|| bad("a quote has no end on its line")));
-            lines.collect::<Result<Vec<_>, _>>()?.concat()
-        };
         self.depth += 1;
-        words.iter().try_for_each(|word| self.add_file_word(word, base))?;
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            named::add(self, path, &text)?;
+        } else {
+            self.add_lines(&text, base, || bad("a quote has no end on its line"))?;
+        }
         self.depth -= 1;
         Ok(())
+    }
+
+    /// Takes lines of words; `open` is what is wrong when a quote has no end.
+    pub(super) fn add_lines(
+        &mut self,
+        text: &str,
+        base: &Path,
+        open: impl Fn() -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        let lines = text.lines().map(|line| split(line).ok_or_else(&open));
+        let words = lines.collect::<Result<Vec<_>, _>>()?.concat();
+        words.iter().try_for_each(|word| self.add_file_word(word, base))
     }
 
     /// A word without `=` is an image if there is such a file, and else the kernel's (`ro`, `single`), as in the original.
@@ -69,8 +78,11 @@ fn unquoted(text: &str) -> &str {
 
 /// A word as a file has it.
 pub(super) fn quoted(word: &str) -> String {
-    let is_plain = !word.contains(|c: char| c.is_whitespace() || c == '#') || word.starts_with("append=");
+    let is_plain = !word.contains(|c: char| c.is_whitespace() || c == '#');
     match word.split_once('=') {
+        // Quotes around all of it would be taken off.
+        Some(("append", value)) if value.starts_with('"') => format!("append=\"{value}\""),
+        Some(("append", _)) => word.to_owned(),
         _ if is_plain => word.to_owned(),
         Some((key, value)) => format!("{key}=\"{value}\""),
         None => format!("\"{word}\""),
@@ -91,6 +103,7 @@ mod tests {
             ("\"eth0=tuntap,a b\" mem=64", &["eth0=tuntap,a b", "mem=64"]),
             ("append=quiet console=\"x\"", &["append=quiet console=\"x\""]),
             ("append=\"a b\"", &["append=a b"]),
+            ("append=\"\"a b\" c=\"d e\"\"", &["append=\"a b\" c=\"d e\""]),
             ("a#b \"\"", &["a#b", ""]),
         ] {
             assert_eq!(split(line).unwrap(), words, "{line}");

@@ -24,18 +24,13 @@ impl Folder {
     /// Reads the value of `cofs`*number*`=`; a path in it is relative to `base`.
     pub(crate) fn parse(number: u32, value: &str, base: &Path) -> Result<Self, &'static str> {
         let mut words = value.split(',');
-        let path = base.join(words.next().unwrap_or_default());
-        let mut folder = Self { path, read_only: false, tag: format!("cofs{number}"), mount: None };
+        let mut folder = Self::new(number, base.join(words.next().unwrap_or_default()));
         for word in words {
             match word.split_once('=') {
                 None if word == "ro" => folder.read_only = true,
                 None if word == "mount" => folder.mount = Some(MOUNT_POINT.to_owned()),
-                Some(("mount", path)) if is_mount_point(path) => folder.mount = Some(path.to_owned()),
-                Some(("mount", _)) => {
-                    return Err("a mount point is an absolute path of letters, digits, `.`, `_` and `-`");
-                }
-                Some(("tag", tag)) if is_tag(tag) => tag.clone_into(&mut folder.tag),
-                Some(("tag", _)) => return Err("a tag has 1 to 36 letters, digits, `.`, `_` and `-`"),
+                Some(("mount", path)) => folder.mount = Some(path.to_owned()),
+                Some(("tag", tag)) => tag.clone_into(&mut folder.tag),
                 _ => {
                     return Err(
                         "behind the folder come `ro`, `tag=WORD`, `mount` and `mount=PATH`, no more; a folder whose name has a comma needs a symbolic link",
@@ -43,7 +38,26 @@ impl Folder {
                 }
             }
         }
-        Ok(folder)
+        folder.checked()
+    }
+
+    /// One that the guest may write to, and mounts at need.
+    pub(super) fn new(number: u32, path: PathBuf) -> Self {
+        Self { path, read_only: false, tag: format!("cofs{number}"), mount: None }
+    }
+
+    /// The folder, if a guest can have it.
+    ///
+    /// # Errors
+    /// What is wrong with its words.
+    pub(super) fn checked(self) -> Result<Self, &'static str> {
+        if !is_tag(&self.tag) {
+            return Err("a tag has 1 to 36 letters, digits, `.`, `_` and `-`");
+        }
+        if !self.mount.as_deref().is_none_or(is_mount_point) {
+            return Err("a mount point is an absolute path of letters, digits, `.`, `_` and `-`");
+        }
+        Ok(self)
     }
 }
 

@@ -8,6 +8,7 @@ mod file;
 mod folder;
 mod folders;
 mod images;
+mod kernel;
 mod named;
 mod net;
 mod old;
@@ -292,12 +293,11 @@ impl Config {
             "name" => self.name = Some(value.to_owned()),
             "log" => self.log = Some(base.join(value)),
             "initrd" => self.initrd = Some(base.join(value)),
-            "root" => self.append.push(word.to_owned()),
-            "append" => self.append.extend(value.split_whitespace().map(str::to_owned)),
+            "root" => self.append.push(kernel::quoted(word)),
+            "append" => self.append.extend(kernel::words(value)),
             _ => match numbered(key) {
                 Some(("cobd", number)) => {
-                    self.is_device &= number != 0;
-                    drop(self.disks.insert(number, disk::parse(value, base).map_err(bad)?))
+                    self.set_disk(number, disk::parse(value, base).map_err(bad)?);
                 }
                 Some(("eth", number)) => {
                     let (net, note) = Net::parse(value).map_err(bad)?;
@@ -309,8 +309,7 @@ impl Config {
                     drop(self.folders.insert(number, folder));
                 }
                 Some(("ttys", number)) => {
-                    // A mode, as the original took one.
-                    let (value, mode) = value.split_once(',').unwrap_or((value, ""));
+                    let (value, mode) = serial::without_mode(value);
                     if !mode.is_empty() {
                         self.note(word, "a port keeps its mode: `stty -F DEVICE 115200 -parenb cs8` sets it");
                     }
@@ -320,11 +319,17 @@ impl Config {
                 _ => {
                     unknown(key)?;
                     self.note(word, "it is no setting, and goes to the guest's kernel");
-                    self.append.push(word.to_owned());
+                    self.append.push(kernel::quoted(word));
                 }
             },
         }
         Ok(())
+    }
+
+    /// Sets a disk by its number, and so not as the image that is named first.
+    fn set_disk(&mut self, number: u32, image: ImageOptions) {
+        self.is_device &= number != 0;
+        self.disks.insert(number, image);
     }
 }
 

@@ -1,9 +1,22 @@
 //! The same settings with names: TOML.
 
-use super::{Config, ConfigError, Net};
-use colinux_vmm::{Endpoint, Format, ImageOptions, Network, Overlay, Protocol, Sockets};
+mod words;
+
+use super::{
+    Config, ConfigError, Folder, Net, Program, disk, kernel, net,
+    old::{WINDOWS, is_windows},
+    serial,
+};
+use colinux_vmm::{Endpoint, Format, ImageOptions, Network, Overlay, Sockets};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    mem::take,
+    path::{Path, PathBuf},
+};
+pub(super) use words::of as to_words;
+
+const UNSAYABLE: &str = "it cannot say all of this, such as a path that is not UTF-8";
 
 /// A VM in TOML; docs/config.md lists the names.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -114,142 +127,169 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// The words that say what the TOML `text` of the file `path` says.
-pub(super) fn to_words(path: &Path, text: &str) -> Result<Vec<String>, ConfigError> {
+/// Takes what the TOML `text` of the file `path` says; paths in it are relative to its folder.
+///
+/// Values are taken as they are: what is a comma or a quote in a word is a part of a name here.
+pub(super) fn add(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
     let error = |reason: String| ConfigError::Toml { path: path.to_owned(), reason };
-    let named: Named =
+    let mut named: Named =
         toml::from_str(text).map_err(|reason| error(reason.to_string().trim_end().to_owned()))?;
-    named.words().map_err(|number| error(format!("`{number}` is no number of a device")))
+    let base = path.parent().unwrap_or(Path::new(""));
+    for (key, value) in named.settings() {
+        config.set(key, &value, &format!("{key}={value}"), base)?;
+    }
+    named.add_devices(config, base).map_err(error)?;
+    config.append.extend(named.append.iter().flat_map(|text| kernel::words(text)));
+    Ok(())
 }
 
 /// What `config` says, in TOML.
 pub(super) fn to_toml(config: &Config) -> Result<String, ConfigError> {
-    let error =
-        |reason: toml::ser::Error| ConfigError::Toml { path: "TOML".into(), reason: reason.to_string() };
-    toml::to_string(&Named::from(config)).map_err(error)
-}
-
-/// The words that say what `config` says.
-pub(super) fn words_of(config: &Config) -> Vec<String> {
-    // The numbers are those of devices, because the configuration has been read.
-    Named::from(config).words().unwrap_or_default()
+    let error = |reason: String| ConfigError::Toml { path: "TOML".into(), reason };
+    let text = toml::to_string(&Named::from(config)).map_err(|reason| error(reason.to_string()))?;
+    let mut again = Config::default();
+    add(&mut again, Path::new(""), &text)?;
+    if again.is_like(config) { Ok(text) } else { Err(error(UNSAYABLE.to_owned())) }
 }
 
 impl Named {
-    /// The words; or a key that is no number.
-    fn words(self) -> Result<Vec<String>, String> {
-        let mut words = Vec::new();
-        let mut add =
-            |key: &str, value: Option<String>| words.extend(value.map(|value| format!("{key}={value}")));
-        add("name", self.name);
-        add(
-            "mem",
-            self.memory.map(|memory| match memory {
-                Memory::Mib(mib) => mib.to_string(),
-                Memory::Size(size) => size,
-            }),
-        );
-        add("cpus", self.cpus.map(|cpus| cpus.to_string()));
-        add("kernel", self.kernel);
-        add("initrd", self.initrd);
-        add("root", self.root);
-        add("log", self.log);
-        add("halt-poll", self.halt_poll.map(|microseconds| microseconds.to_string()));
-        add(
-            "vsock",
-            self.vsock.map(|address| match address {
-                Address::Number(number) => number.to_string(),
-                Address::Word(word) => word,
-            }),
-        );
-        add("x11", self.x11);
-        add("sound", self.sound);
-        numbered(&mut words, "cobd", self.disk, Disk::value)?;
-        numbered(&mut words, "eth", self.network, Device::value)?;
-        numbered(&mut words, "cofs", self.folder, Shared::value)?;
-        numbered(&mut words, "ttys", self.serial, |port| port.to)?;
-        numbered(&mut words, "exec", self.program, |program| {
-            if program.arguments.is_empty() {
-                program.path
-            } else {
-                format!("{},{}", program.path, program.arguments.join(" "))
-            }
+    /// Settings with one value, as the words have them.
+    fn settings(&mut self) -> Vec<(&'static str, String)> {
+        let memory = self.memory.take().map(|memory| match memory {
+            Memory::Mib(mib) => mib.to_string(),
+            Memory::Size(size) => size,
+        });
+        let vsock = self.vsock.take().map(|address| match address {
+            Address::Number(number) => number.to_string(),
+            Address::Word(word) => word,
+        });
+        let all = [
+            ("name", self.name.take()),
+            ("mem", memory),
+            ("cpus", self.cpus.map(|cpus| cpus.to_string())),
+            ("kernel", self.kernel.take()),
+            ("initrd", self.initrd.take()),
+            ("root", self.root.take()),
+            ("log", self.log.take()),
+            ("halt-poll", self.halt_poll.map(|microseconds| microseconds.to_string())),
+            ("vsock", vsock),
+            ("x11", self.x11.take()),
+            ("sound", self.sound.take()),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    /// Adds the devices; or tells what is wrong with one.
+    fn add_devices(&mut self, config: &mut Config, base: &Path) -> Result<(), String> {
+        each("disk", take(&mut self.disk), |number, disk| {
+            disk.image(base).map(|image| config.set_disk(number, image))
         })?;
-        words.extend((!self.append.is_empty()).then(|| format!("append={}", self.append.join(" "))));
-        Ok(words)
+        each("network", take(&mut self.network), |number, device| {
+            device.net().map(|net| drop(config.nets.insert(number, net)))
+        })?;
+        each("folder", take(&mut self.folder), |number, shared| {
+            shared.folder(number, base).map(|folder| drop(config.folders.insert(number, folder)))
+        })?;
+        each("serial", take(&mut self.serial), |number, port| {
+            let endpoint = serial::parse(&port.to, base).ok_or(serial::WANTED)?;
+            config.serials.insert(number, endpoint);
+            Ok(())
+        })?;
+        each("program", take(&mut self.program), |number, Started { path, arguments }| {
+            let path = filled(&path)?;
+            config.programs.insert(number, Program::new(path, arguments, base));
+            Ok(())
+        })
     }
 }
 
-fn numbered<T>(
-    words: &mut Vec<String>,
+/// Hands over all devices of a kind.
+fn each<T>(
     kind: &str,
     all: BTreeMap<String, T>,
-    value: impl Fn(T) -> String,
+    mut add: impl FnMut(u32, T) -> Result<(), &'static str>,
 ) -> Result<(), String> {
-    for (number, one) in all {
-        let number: u32 = number.parse().map_err(|_| number)?;
-        words.push(format!("{kind}{number}={}", value(one)));
+    for (key, one) in all {
+        let number = key.parse().map_err(|_| format!("`{key}` is no number of a device"))?;
+        add(number, one).map_err(|reason| format!("[{kind}.{key}]: {reason}"))?;
     }
     Ok(())
 }
 
-/// Puts what there is behind a value.
-fn with(mut value: String, parts: impl IntoIterator<Item = Option<String>>) -> String {
-    for part in parts.into_iter().flatten() {
-        value = format!("{value},{part}");
-    }
-    value
+/// A value that has to be there.
+fn filled(value: &str) -> Result<&str, &'static str> {
+    if value.is_empty() { Err("its name is empty") } else { Ok(value) }
+}
+
+/// A file or folder of this host.
+fn place(value: &str, base: &Path) -> Result<PathBuf, &'static str> {
+    if is_windows(value) { Err(WINDOWS) } else { Ok(base.join(filled(value)?)) }
 }
 
 impl Disk {
-    fn value(self) -> String {
-        let parts = [
-            self.format.map(|format| format!("format={format}")),
-            self.read_only.then(|| "ro".to_owned()),
-            self.partition.map(|number| format!("partition={number}")),
-            self.overlay.map(|overlay| format!("overlay={overlay}")),
-            self.snapshot.then(|| "snapshot".to_owned()),
-        ];
-        with(self.file, parts)
+    fn image(self, base: &Path) -> Result<ImageOptions, &'static str> {
+        let mut image = ImageOptions::new(place(&self.file, base)?);
+        if let Some(format) = self.format {
+            image.format = Format::named(&format).ok_or(disk::FORMATS)?;
+        }
+        (image.read_only, image.partition) = (self.read_only, self.partition);
+        image.overlay = match self.overlay.as_deref() {
+            Some(_) if self.snapshot => return Err(disk::ONE_OVERLAY),
+            Some("") => return Err(disk::NO_OVERLAY),
+            Some(path) => Overlay::File(base.join(path)),
+            None if self.snapshot => Overlay::ThrowAway,
+            None => Overlay::None,
+        };
+        disk::checked(image)
     }
 }
 
 impl Device {
-    fn value(self) -> String {
-        match self {
+    fn net(self) -> Result<Net, &'static str> {
+        let tap = |name, bridge| Network::Tap { name, bridge };
+        let (mac, network, vhost) = match self {
             Self::Slirp { mac, forward } => {
-                let forward = (!forward.is_empty()).then(|| forward.join("/"));
-                let mac = mac.or_else(|| forward.is_some().then(String::new));
-                with("slirp".to_owned(), [mac, forward])
+                (mac, Network::Slirp { forwards: net::forwards(&forward.join("/"))? }, None)
             }
             Self::Tuntap { mac, device, vhost } => {
-                let device = device.or_else(|| mac.is_some().then(String::new));
-                with("tuntap".to_owned(), [device, mac, on_or_off(vhost)])
+                let device = device.filter(|device| !device.is_empty());
+                (mac, tap(device.as_deref().map(net::device_name).transpose()?, None), vhost)
             }
-            Self::Bridge { mac, bridge, vhost } => {
-                with("bridge".to_owned(), [Some(bridge), mac, on_or_off(vhost)])
-            }
+            Self::Bridge { mac, bridge, vhost } => (mac, tap(None, Some(net::device_name(&bridge)?)), vhost),
             Self::Macvtap { mac, parent, vhost } => {
-                with("macvtap".to_owned(), [Some(parent), mac, on_or_off(vhost)])
+                (mac, Network::Macvtap { parent: net::device_name(&parent)? }, vhost)
             }
-        }
+        };
+        Ok(Net { mac: net::mac(mac.as_deref())?, network, vhost: vhost.unwrap_or(true) })
     }
-}
-
-/// The word for a choice that was made.
-fn on_or_off(vhost: Option<bool>) -> Option<String> {
-    vhost.map(|on| format!("vhost={}", if on { "on" } else { "off" }))
 }
 
 impl Shared {
-    fn value(self) -> String {
-        let parts = [
-            self.read_only.then(|| "ro".to_owned()),
-            self.tag.map(|tag| format!("tag={tag}")),
-            self.mount.map(|mount| format!("mount={mount}")),
-        ];
-        with(self.path, parts)
+    fn folder(self, number: u32, base: &Path) -> Result<Folder, &'static str> {
+        let Self { path, read_only, tag, mount } = self;
+        let folder = Folder::new(number, place(&path, base)?);
+        Folder { read_only, tag: tag.unwrap_or(folder.tag), mount, ..folder }.checked()
     }
+}
+
+impl Config {
+    /// Whether both describe the same guest. Of the kernel's words, `root=` comes first where it has a name.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let plain = |config: &Self| {
+            let (mut append, default) = (config.append.clone(), Self::default());
+            if let Some(at) = root_at(&append) {
+                append[..=at].rotate_right(1);
+            }
+            let Self { fallback_name, notes, write, is_device, aliases, depth, .. } = default;
+            Self { append, fallback_name, notes, write, is_device, aliases, depth, ..config.clone() }
+        };
+        plain(self) == plain(other)
+    }
+}
+
+/// Where the word with the root device is.
+fn root_at(append: &[String]) -> Option<usize> {
+    append.iter().position(|word| kernel::value("root", word).is_some_and(|root| !root.is_empty()))
 }
 
 fn text(path: &Path) -> String {
@@ -259,7 +299,7 @@ fn text(path: &Path) -> String {
 impl From<&Config> for Named {
     fn from(config: &Config) -> Self {
         let mut append = config.append.clone();
-        let root = append.iter().position(|word| word.starts_with("root=")).map(|at| append.remove(at));
+        let root = root_at(&append).map(|at| append.remove(at));
         Self {
             name: config.name.clone(),
             memory: Some(Memory::Size(if config.memory & ((1 << 20) - 1) == 0 {
@@ -270,7 +310,7 @@ impl From<&Config> for Named {
             cpus: Some(config.cpus),
             kernel: config.kernel.as_deref().map(text),
             initrd: config.initrd.as_deref().map(text),
-            root: root.and_then(|root| root.strip_prefix("root=").map(str::to_owned)),
+            root: root.and_then(|root| kernel::value("root", &root).map(str::to_owned)),
             append,
             log: config.log.as_deref().map(text),
             halt_poll: config.halt_poll,
@@ -325,25 +365,9 @@ impl From<&Net> for Device {
         let mac = net.mac.map(|mac| mac.to_string());
         let vhost = (!net.vhost).then_some(false);
         match &net.network {
-            Network::Slirp { forwards } => Self::Slirp {
-                mac,
-                forward: forwards
-                    .iter()
-                    .map(|forward| {
-                        let protocol = match forward.protocol {
-                            Protocol::Tcp => "tcp",
-                            Protocol::Udp => "udp",
-                        };
-                        let (first, last) = (*forward.host.start(), *forward.host.end());
-                        let count = if first == last {
-                            String::new()
-                        } else {
-                            format!(":{}", u32::from(last - first) + 1)
-                        };
-                        format!("{protocol}:{first}:{}{count}", forward.guest)
-                    })
-                    .collect(),
-            },
+            Network::Slirp { forwards } => {
+                Self::Slirp { mac, forward: forwards.iter().map(net::forward_word).collect() }
+            }
             Network::Macvtap { parent } => Self::Macvtap { mac, parent: parent.clone(), vhost },
             Network::Tap { bridge: Some(bridge), .. } => Self::Bridge { mac, bridge: bridge.clone(), vhost },
             Network::Tap { name, bridge: None } => Self::Tuntap { mac, device: name.clone(), vhost },

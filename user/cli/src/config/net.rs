@@ -81,6 +81,8 @@ impl Net {
         };
         let rest = fields.next();
         drop(fields);
+        // Frames of passt never move in the kernel.
+        vhost |= matches!(network, Network::Slirp { .. });
         if rest.is_some() { Err(REST) } else { Ok((Self { mac, network, vhost }, note)) }
     }
 }
@@ -97,9 +99,13 @@ fn slirp<'a>(fields: &mut impl Iterator<Item = &'a str>) -> Result<(Option<Mac>,
     if is_place {
         next = fields.next();
     }
-    let forwards = next.unwrap_or_default().split('/').filter(|word| !word.is_empty());
-    let forwards = forwards.map(|word| forward(word).ok_or(FORWARD)).collect::<Result<_, _>>()?;
-    Ok((found, Network::Slirp { forwards }))
+    Ok((found, Network::Slirp { forwards: forwards(next.unwrap_or_default())? }))
+}
+
+/// `FORWARD/FORWARD...`
+pub(super) fn forwards(words: &str) -> Result<Vec<Forward>, &'static str> {
+    let words = words.split('/').filter(|word| !word.is_empty());
+    words.map(|word| forward(word).ok_or(FORWARD)).collect()
 }
 
 /// `tcp:HOST:GUEST[:COUNT]`
@@ -118,13 +124,26 @@ fn forward(word: &str) -> Option<Forward> {
     parts.next().is_none().then_some(Forward { protocol, host: host..=last, guest })
 }
 
-fn device_name(name: &str) -> Result<String, &'static str> {
+/// What [`forward`] reads.
+pub(super) fn forward_word(forward: &Forward) -> String {
+    let protocol = match forward.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    let (first, last) = (*forward.host.start(), *forward.host.end());
+    let count = if first == last { String::new() } else { format!(":{}", u32::from(last - first) + 1) };
+    format!("{protocol}:{first}:{}{count}", forward.guest)
+}
+
+/// The name of a device of the host.
+pub(super) fn device_name(name: &str) -> Result<String, &'static str> {
     let good = |c: char| c.is_ascii_graphic() && !"/:%".contains(c);
     let is_name = (1..=MAX_NAME).contains(&name.len()) && name.chars().all(good);
     if is_name { Ok(name.to_owned()) } else { Err(NAME) }
 }
 
-fn mac(field: Option<&str>) -> Result<Option<Mac>, &'static str> {
+/// An address; nothing is none.
+pub(super) fn mac(field: Option<&str>) -> Result<Option<Mac>, &'static str> {
     field.filter(|field| !field.is_empty()).map(|field| field.parse().map_err(|_| MAC)).transpose()
 }
 
@@ -132,7 +151,7 @@ fn mac(field: Option<&str>) -> Result<Option<Mac>, &'static str> {
 mod tests {
     use super::*;
 
-    fn forwards(value: &str) -> Vec<String> {
+    fn shown(value: &str) -> Vec<String> {
         match Net::parse(value).unwrap().0.network {
             Network::Slirp { forwards } => {
                 forwards.iter().map(|forward| format!("{:?} {forward}", forward.protocol)).collect()
@@ -143,13 +162,13 @@ mod tests {
 
     #[test]
     fn the_words_of_the_original_are_understood() {
-        assert_eq!(forwards("slirp"), [""; 0]);
-        assert_eq!(forwards("slirp,,tcp:2222:22"), ["Tcp 2222-2222:22-22"]);
+        assert_eq!(shown("slirp"), [""; 0]);
+        assert_eq!(shown("slirp,,tcp:2222:22"), ["Tcp 2222-2222:22-22"]);
         assert_eq!(
-            forwards("slirp,02:00:00:00:00:07,tcp:8000:80:3/udp:5353:53"),
+            shown("slirp,02:00:00:00:00:07,tcp:8000:80:3/udp:5353:53"),
             ["Tcp 8000-8002:80-82", "Udp 5353-5353:53-53"]
         );
-        assert_eq!(forwards("slirp,tcp:80:80"), ["Tcp 80-80:80-80"]);
+        assert_eq!(shown("slirp,tcp:80:80"), ["Tcp 80-80:80-80"]);
         let (net, note) = Net::parse("tuntap,\"tap7\",02:00:00:00:00:07").unwrap();
         assert_eq!(note, None);
         assert_eq!(net.mac.unwrap().to_string(), "02:00:00:00:00:07");

@@ -6,7 +6,7 @@ use super::{Config, ConfigError, numbered};
 use colinux_vmm::ImageOptions;
 use std::path::{Path, PathBuf};
 
-const WINDOWS: &str =
+pub(super) const WINDOWS: &str =
     "that is a path of Windows; name a file, or a disk or partition of this host such as /dev/sdb1";
 /// Names of whole disks that the original gave its block devices (kernel/Documentation/devices.txt: hd, sd).
 const ALIASES: [&str; 2] = ["hd", "sd"];
@@ -32,9 +32,13 @@ impl Program {
     /// `PROGRAM[,ARGUMENTS]`, with spaces between the arguments.
     fn parse(value: &str, base: &Path) -> Self {
         let (path, arguments) = value.split_once(',').unwrap_or((value, ""));
-        // A program without a folder is found by PATH.
-        let path = if path.contains('/') { base.join(path) } else { path.into() };
         let arguments = arguments.trim_matches('"').split_whitespace().map(str::to_owned).collect();
+        Self::new(path, arguments, base)
+    }
+
+    /// One without a folder is found by PATH.
+    pub(super) fn new(path: &str, arguments: Vec<String>, base: &Path) -> Self {
+        let path = if path.contains('/') { base.join(path) } else { path.into() };
         Self { path, arguments }
     }
 }
@@ -185,7 +189,7 @@ fn is_alias(key: &str) -> bool {
 }
 
 /// `C:\file`, `\Device\Harddisk0\Partition1`, `\\.\PhysicalDrive0`.
-fn is_windows(value: &str) -> bool {
+pub(super) fn is_windows(value: &str) -> bool {
     let value = value.trim_matches('"');
     let mut chars = value.chars();
     let drive = chars.next().is_some_and(|c| c.is_ascii_alphabetic()) && chars.next() == Some(':');

@@ -19,6 +19,12 @@ pub(super) fn parse(value: &str, base: &Path) -> Option<Endpoint> {
     }
 }
 
+/// The value and the mode behind it, as the original took one for a port of the host. Names of files may have commas.
+pub(super) fn without_mode(value: &str) -> (&str, &str) {
+    let is_file = value.starts_with("file:") || value.starts_with("socket:");
+    value.split_once(',').filter(|_| !is_file).unwrap_or((value, ""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,6 +37,13 @@ mod tests {
         assert_eq!(parse("file:out"), Some(Endpoint::File("/base/out".into())));
         assert_eq!(parse("socket:/run/s"), Some(Endpoint::Socket("/run/s".into())));
         assert_eq!(parse("/dev/ttyS0"), Some(Endpoint::Device("/dev/ttyS0".into())));
+        for (value, parts) in [
+            ("/dev/ttyS0,115200", ("/dev/ttyS0", "115200")),
+            ("file:a,b", ("file:a,b", "")),
+            ("pty", ("pty", "")),
+        ] {
+            assert_eq!(without_mode(value), parts);
+        }
         for bad in ["", "COM1", "file:", "tcp:1", "socket:"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

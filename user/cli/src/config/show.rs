@@ -1,6 +1,6 @@
 //! `colinux config`.
 
-use super::{Config, file::quoted, named};
+use super::{Config, named};
 use crate::status::{Failure, Status};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
@@ -84,13 +84,14 @@ impl Config {
     fn text(&self, form: Form) -> Result<String, super::ConfigError> {
         match form {
             Form::Toml => named::to_toml(self),
-            Form::Words => Ok(named::words_of(self).iter().map(|word| quoted(word) + "\n").collect()),
+            Form::Words => named::to_words(self),
         }
     }
 
-    /// In both ways, with the extension of each.
+    /// In the ways that can say it, with the extension of each.
     #[cfg(any(test, feature = "fuzz"))]
-    pub fn texts(&self) -> [(&'static str, String); 2] {
-        [("conf", self.text(Form::Words).unwrap()), ("toml", self.text(Form::Toml).unwrap())]
+    pub fn texts(&self) -> Vec<(&'static str, String)> {
+        let forms = [("conf", Form::Words), ("toml", Form::Toml)];
+        forms.into_iter().filter_map(|(end, form)| Some((end, self.text(form).ok()?))).collect()
     }
 }

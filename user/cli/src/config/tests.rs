@@ -188,6 +188,7 @@ fn files_of_the_original_mean_what_they_meant() {
         let text = fs::read_to_string(corpus(&format!("{name}.conf"))).unwrap();
         fs::write(folder.path().join("windows.conf"), text.replace('\n', "\r\n")).unwrap();
         assert_eq!(meaning(words(&[&file("windows.conf")]).unwrap()), meaning(config.clone()), "{name}");
+        assert_eq!(config.texts().len(), 2, "{name}");
         for (ending, text) in config.texts() {
             let prefix = format!("{}/", folder.path().display());
             if ending == "toml" {
@@ -245,4 +246,106 @@ fn words_for_the_kernel_may_stand_among_settings() {
     let config = words(&["kernel=/k", "ro", "selinux=1", "init=/bin/sh", "root=/dev/sda1"]).unwrap();
     assert_eq!(config.append, ["ro", "selinux=1", "init=/bin/sh", "root=/dev/sda1"]);
     assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+}
+
+#[test]
+fn values_with_commas_spaces_and_quotes_are_taken_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        words(&[&format!("@{}", path.display())])
+    };
+    let with_commas = r#"
+append = ['dyndbg="file a.c  +p"', "quiet ro"]
+root = "LABEL=my disk"
+kernel = "/my kernel"
+
+[disk.0]
+file = "/my disk, old.img"
+
+[disk.1]
+file = "/b,c"
+overlay = "/o p.qcow2"
+
+[serial.0]
+to = "file:/out,of it #1"
+
+[program.0]
+path = "/bin/the sleep"
+arguments = ["1", "2"]
+"#;
+    let config = read("a.toml", with_commas).unwrap();
+    assert_eq!(config.disks[&0].path, Path::new("/my disk, old.img"));
+    assert_eq!(config.disks[&1].overlay, Overlay::File("/o p.qcow2".into()));
+    assert_eq!(config.append, ["root=\"LABEL=my disk\"", "dyndbg=\"file a.c  +p\"", "quiet", "ro"]);
+    assert_eq!(config.serials[&0], Endpoint::File("/out,of it #1".into()));
+    assert_eq!(config.programs[&0].path, Path::new("/bin/the sleep"));
+    for (ending, text) in config.texts() {
+        assert_eq!(
+            meaning(read(&format!("again.{ending}"), &text).unwrap()),
+            meaning(config.clone()),
+            "{text}"
+        );
+    }
+    named::to_words(&config).unwrap();
+    named::to_toml(&config).unwrap();
+    // Words have their own meaning for these.
+    for (text, path) in [
+        ("[disk.0]\nfile = '/a,ro'", "/a,ro"),
+        ("[disk.0]\nfile = '/a,format=raw'", "/a,format=raw"),
+        ("[disk.0]\nfile = '/a'\noverlay = '/b,c'", "/a"),
+        ("[disk.0]\nfile = '/a,snapshot'\nread-only = true", "/a,snapshot"),
+        ("[disk.0]\nfile = '/a \"b\"'", "/a \"b\""),
+        ("[disk.0]\nfile = \"/a\\nmem=5\"", "/a\nmem=5"),
+        ("kernel = '/k'\n[folder.3]\npath = '/a,ro'", "/a,ro"),
+        ("kernel = '/k'\n[folder.3]\npath = '/a, b'\ntag = 'x'", "/a, b"),
+        ("kernel = '/k'\n[serial.3]\nto = '/dev/a,b'", "/dev/a,b"),
+        ("kernel = '/k'\n[program.3]\npath = '/a,b'", "/a,b"),
+        ("kernel = '/k'\n[program.3]\npath = '/a'\narguments = ['-c', 'echo a']", "/a"),
+        ("kernel = '/k'\n[program.3]\npath = '/a'\narguments = ['']", "/a"),
+    ] {
+        let config = read("a.toml", text).unwrap();
+        let disk = config.disks.values().map(|disk| &disk.path);
+        let folder = config.folders.values().map(|folder| &folder.path);
+        let program = config.programs.values().map(|program| &program.path);
+        let port = config.serials.values().map(|port| match port {
+            Endpoint::Device(path) => path,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(disk.chain(folder).chain(program).chain(port).collect::<Vec<_>>(), [Path::new(path)]);
+        let error = named::to_words(&config).unwrap_err().to_string();
+        assert!(error.contains(path.lines().next().unwrap()) && error.contains("--as toml"), "{error}");
+        let again = read("again.toml", &named::to_toml(&config).unwrap()).unwrap();
+        assert_eq!(meaning(again), meaning(config), "{text}");
+    }
+    // In words a mode is behind a port of the host only.
+    assert_eq!(words(&["kernel=/k", "ttys0=file:/a,b"]).unwrap().serials[&0], Endpoint::File("/a,b".into()));
+    assert_eq!(words(&["kernel=/k", "x=a b"]).unwrap().append, ["x=\"a b\""]);
+}
+
+#[test]
+fn what_is_wrong_with_a_device_in_toml_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, part) in [
+        ("[disk.0]\nfile = ''", "[disk.0]: its name is empty"),
+        ("[disk.0]\nfile = '/a'\npartition = 0", "[disk.0]: a partition has a number"),
+        ("[disk.0]\nfile = '/a'\nformat = 'iso'", "[disk.0]: the formats are"),
+        ("[disk.0]\nfile = '/a'\noverlay = ''", "the overlay needs a name"),
+        ("[disk.0]\nfile = '/a'\noverlay = '/b'\nsnapshot = true", "one overlay or snapshot"),
+        ("[disk.0]\nfile = 'C:\\a'", "a path of Windows"),
+        ("[network.2]\nkind = 'bridge'\nbridge = 'br0,br1/'", "[network.2]: a name of at most 15"),
+        ("[network.2]\nkind = 'tuntap'\nmac = '1'", "an address such as"),
+        ("[network.2]\nkind = 'slirp'\nforward = ['tcp:1']", "a forward such as"),
+        ("[folder.1]\npath = '/a'\ntag = 'a,mount'", "[folder.1]: a tag has"),
+        ("[folder.1]\npath = '/a'\nmount = 'a'", "[folder.1]: a mount point is"),
+        ("[serial.0]\nto = 'tcp:1'", "[serial.0]: `console`"),
+        ("[program.0]\npath = ''", "[program.0]: its name is empty"),
+        ("name = ''", "a value is needed"),
+    ] {
+        let path = folder.path().join("a.toml");
+        fs::write(&path, text).unwrap();
+        let error = words(&["kernel=/k", &format!("@{}", path.display())]).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }
