@@ -1,7 +1,12 @@
 //! Files with words: those of the original coLinux, and our own.
 
-use super::{Config, ConfigError, error::read_error, is_device, named};
-use std::{fs, path::Path};
+use super::{
+    Config, ConfigError,
+    error::read_error,
+    kind::{NO_TEXT, is_device},
+    named,
+};
+use std::{fs, io, path::Path};
 
 /// Files that name one another; they could be a ring.
 const MOST_FILES: u32 = 8;
@@ -13,7 +18,10 @@ impl Config {
         if self.depth == MOST_FILES {
             return Err(bad("too many files name one another; is it a ring?"));
         }
-        let text = fs::read_to_string(path).map_err(read_error(path))?;
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => bad(NO_TEXT),
+            _ => read_error(path)(error),
+        })?;
         let base = path.parent().unwrap_or(Path::new(""));
         self.depth += 1;
         if path.extension().is_some_and(|extension| extension == "toml") {

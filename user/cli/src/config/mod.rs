@@ -9,6 +9,7 @@ mod folder;
 mod folders;
 mod images;
 mod kernel;
+mod kind;
 mod named;
 mod net;
 mod old;
@@ -19,19 +20,17 @@ use colinux_abi::MAX_VCPUS;
 use colinux_vmm::{Endpoint, ImageOptions, Overlay, Sockets};
 pub use desktop::{AUTO, Desktop};
 pub use error::ConfigError;
-use error::{read_error, unknown};
+use error::unknown;
 pub use folder::Folder;
 pub use folders::{of_user as folder_of_user, variable};
 pub use images::{find as find_image, place as place_image};
+use kind::Kind;
 pub use net::Net;
 pub use old::Program;
 pub use show::{Command, run};
 use std::{
     collections::BTreeMap,
-    fs,
-    io::Read,
     ops::RangeInclusive,
-    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -96,8 +95,6 @@ const MAX_NAME: usize = 60;
 /// Words of the kernel's command line that have no `=`, as the original took them among its own.
 const KERNEL_WORDS: [&str; 12] =
     ["ro", "rw", "quiet", "single", "S", "emergency", "rescue", "1", "2", "3", "4", "5"];
-/// A configuration is never larger.
-const MAX_FILE: u64 = 64 << 10;
 
 /// A VM as the user describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,11 +205,10 @@ impl Config {
     fn add_image(&mut self, path: &Path) -> Result<(), ConfigError> {
         let path = &images::find(path);
         self.fallback_name = name_of(path);
-        let is_device = is_device(path);
-        if !is_device && is_text(path)? {
-            return self.add_file(path);
+        match Kind::of(path)? {
+            Kind::Configuration => self.add_file(path),
+            kind => self.add_first(path, kind == Kind::Device),
         }
-        self.add_first(path, is_device)
     }
 
     fn add_first(&mut self, path: &Path, is_device: bool) -> Result<(), ConfigError> {
@@ -380,21 +376,6 @@ fn parse_size(text: &str) -> Option<u64> {
     };
     let size = digits.parse::<u64>().ok()?.checked_mul(unit)?;
     (size > 0 && size <= LARGEST_MEMORY).then_some(size)
-}
-
-/// Whether it is a disk, partition or volume of the host.
-fn is_device(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.file_type().is_block_device())
-}
-
-/// Tells a configuration from a disk image by its first bytes: a disk has some that no text has.
-fn is_text(path: &Path) -> Result<bool, ConfigError> {
-    let mut file = fs::File::open(path).map_err(read_error(path))?;
-    let mut start = [0; 512];
-    let count = file.read(&mut start).map_err(read_error(path))?;
-    let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~' | 0x80..);
-    let small = file.metadata().map_err(read_error(path))?.len() <= MAX_FILE;
-    Ok(small && count > 0 && start[..count].iter().all(is_text))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use colinux_vmm::{Format, Overlay};
+use std::fs;
 
 fn words(words: &[&str]) -> Result<Config, ConfigError> {
     Config::from_words(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
@@ -111,6 +112,14 @@ fn files_and_images_are_told_apart() {
     assert_eq!(words(&["mem=2G", &at]).unwrap().memory, 1 << 30);
     let image = path("disk.img");
     assert_eq!(words(&[image.to_str().unwrap()]).unwrap().disks[&0].path, image);
+    // A VMDK may be a text that names files.
+    let descriptor = path("disk.vmdk");
+    fs::write(&descriptor, "# Disk DescriptorFile\nversion=1\ncreateType=\"monolithicFlat\"\n").unwrap();
+    let disk = words(&[descriptor.to_str().unwrap()]).unwrap().disks[&0].clone();
+    assert_eq!((disk.path, disk.format), (descriptor, Format::Vmdk));
+    fs::write(path("b.qcow2"), b"QFI\xfb\0").unwrap();
+    let error = words(&[&format!("@{}", path("b.qcow2").display())]).unwrap_err().to_string();
+    assert!(error.contains("no configuration"), "{error}");
 }
 
 #[test]
