@@ -62,6 +62,16 @@ pub enum ConfigError {
         "no word means what `{0}` is to say here: a comma, space, quote or line's end in it would be read otherwise; `--as toml` can say it"
     )]
     NoWord(String),
+    /// Folders that the guest could not tell apart.
+    #[error("the folders `cofs{first}` and `cofs{second}` both have {what}; give one of them another")]
+    Alike {
+        /// Number of the one.
+        first: u32,
+        /// Number of the other.
+        second: u32,
+        /// What both have.
+        what: String,
+    },
     /// No disk.
     #[error("no disk image: name one, or use cobd0=FILE")]
     NoDisk,

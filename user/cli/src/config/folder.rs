@@ -1,6 +1,9 @@
 //! `cofsN=DIR[,ro][,tag=WORD][,mount[=PATH]]`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Where `mount` mounts.
 const MOUNT_POINT: &str = "/mnt/host";
@@ -61,6 +64,26 @@ impl Folder {
     }
 }
 
+/// Two folders that a guest could not tell apart, with what they both have.
+pub(super) fn alike(folders: &BTreeMap<u32, Folder>) -> Option<(u32, u32, String)> {
+    let mut pairs = folders
+        .iter()
+        .enumerate()
+        .flat_map(|(at, one)| folders.iter().skip(at + 1).map(move |other| (one, other)));
+    let both = |one: &Folder, other: &Folder| {
+        // As paths, because `/a/` is `/a`.
+        let place = |folder: &Folder| folder.mount.clone().map(PathBuf::from);
+        if one.tag == other.tag {
+            Some(format!("the tag `{}`", one.tag))
+        } else {
+            place(one)
+                .filter(|_| place(one) == place(other))
+                .map(|at| format!("the mount point {}", at.display()))
+        }
+    };
+    pairs.find_map(|((first, one), (second, other))| Some((*first, *second, both(one, other)?)))
+}
+
 fn is_good(c: char) -> bool {
     c.is_ascii_alphanumeric() || "._-".contains(c)
 }
@@ -78,6 +101,21 @@ fn is_mount_point(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_that_are_alike_are_found() {
+        let of = |values: &[(u32, &str)]| {
+            let parse = |&(number, value)| (number, Folder::parse(number, value, Path::new("")).unwrap());
+            alike(&values.iter().map(parse).collect())
+        };
+        assert_eq!(of(&[(0, "/a,mount"), (1, "/a,mount=/mnt/b"), (4294967295, "/a")]), None);
+        assert_eq!(
+            of(&[(0, "/a"), (3, "/b,mount"), (7, "/c,mount=/mnt//host/")]).unwrap().2,
+            "the mount point /mnt/host"
+        );
+        assert_eq!(of(&[(0, "/a,tag=cofs5"), (5, "/b")]), Some((0, 5, "the tag `cofs5`".to_owned())));
+        assert_eq!(of(&[(1, "/a,tag=x"), (5, "/b,tag=X"), (9, "/c,tag=x")]).unwrap().1, 9);
+    }
 
     #[test]
     fn folders_are_understood() {

@@ -184,6 +184,9 @@ impl Config {
         }
         config.finish()?;
         config.settle_writes()?;
+        if let Some((first, second, what)) = folder::alike(&config.folders) {
+            return Err(ConfigError::Alike { first, second, what });
+        }
         if config.disks.is_empty() && config.kernel.is_none() { Err(ConfigError::NoDisk) } else { Ok(config) }
     }
 

@@ -145,6 +145,16 @@ fn a_device_of_the_host_stays_as_it_is_unless_the_user_says_otherwise() {
 }
 
 #[test]
+fn two_folders_at_one_place_or_with_one_tag_are_refused() {
+    for second in ["cofs2=/b,mount", "cofs2=/b,tag=cofs1"] {
+        let error = words(&["kernel=/k", "cofs1=/a,mount", second]).unwrap_err().to_string();
+        assert!(error.contains("`cofs1` and `cofs2` both have"), "{error}");
+        // The later one of one number counts.
+        words(&["kernel=/k", "cofs1=/a,mount", second, "cofs2=/b"]).unwrap();
+    }
+}
+
+#[test]
 fn a_name_comes_from_the_file() {
     for (path, name) in [
         ("/a/debian.img", "debian"),
