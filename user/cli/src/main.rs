@@ -4,6 +4,7 @@
 mod agent;
 mod attach;
 mod cache;
+mod check;
 mod config;
 mod copy;
 mod desktop;
@@ -332,7 +333,8 @@ fn main() -> ExitCode {
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { folder } => pages::man(&folder),
         Command::Image { command } => image::run(command),
-        Command::Config { command } => config::run(command),
+        Command::Config { command: config::Command::Show { form, words } } => config::show(form, &words),
+        Command::Config { command: config::Command::Check { json, words } } => check::check(&words, json),
         Command::Kernel { command } => kernel::run(command),
     };
     match result {

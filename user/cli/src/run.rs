@@ -2,7 +2,8 @@
 
 use crate::{
     cache,
-    config::{Config, ConfigError},
+    check::faults,
+    config::Config,
     desktop::Beside,
     extra, host,
     programs::Programs,
@@ -43,17 +44,19 @@ pub fn run_in(
     config.make_absolute().map_err(StartError::Process)?;
     config.append.extend(append);
     config.notes.iter().for_each(|note| warn!("{note}"));
-    check_files(&config)?;
+    let token = token()?;
+    let options = options(&config, background, &token);
+    // Before the driver is asked for anything.
+    faults(&config, &options).into_iter().next().map_or(Ok(()), Err)?;
     let desktop = Beside::wanted(&config)?;
     let beside = Cell::new(None);
     let _programs = Programs::start(&config, background);
-    let token = token()?;
     guard(|why| {
         tell(why);
         exit(Status::BrokenOut as i32)
     })?;
     let end = colinux_vmm::run(
-        &options(&config, background, &token),
+        &options,
         signals,
         &|disk, sockets| guest(&config, disk, sockets.then_some(&token)),
         &|claim| {
@@ -89,7 +92,8 @@ fn token() -> Result<Token, StartError> {
     }
 }
 
-fn options(config: &Config, background: bool, token: &Token) -> Options {
+/// What the VM of `config` consists of.
+pub fn options(config: &Config, background: bool, token: &Token) -> Options {
     let disks = config
         .disks
         .iter()
@@ -125,15 +129,6 @@ fn options(config: &Config, background: bool, token: &Token) -> Options {
         token: token.digits(),
         folders: folders.collect(),
     }
-}
-
-/// Says early what is missing, before the driver is asked for anything.
-fn check_files(config: &Config) -> Result<(), ConfigError> {
-    let disks = config.disks.values().map(|disk| &disk.path);
-    for path in disks.chain(&config.kernel).chain(&config.initrd) {
-        fs::File::open(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-    }
-    Ok(())
 }
 
 /// Makes the guest, from the image or from what was given in its place.

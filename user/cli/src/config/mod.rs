@@ -27,7 +27,7 @@ pub use images::{find as find_image, place as place_image};
 use kind::Kind;
 pub use net::Net;
 pub use old::Program;
-pub use show::{Command, run};
+pub use show::{Command, show};
 use std::{
     collections::BTreeMap,
     ops::RangeInclusive,

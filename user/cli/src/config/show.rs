@@ -3,9 +3,6 @@
 use super::{Config, named};
 use crate::status::{Failure, Status};
 use clap::{Subcommand, ValueEnum};
-use serde::Serialize;
-use serde_json::json;
-use std::{borrow::Cow, fs};
 
 /// What can be done with a configuration.
 #[derive(Subcommand)]
@@ -20,7 +17,7 @@ pub enum Command {
         #[arg(required = true)]
         words: Vec<String>,
     },
-    /// Say what is wrong with a configuration, and which files it names are missing; starts nothing
+    /// Say what is wrong with a configuration, as `run` would before it asks the driver for anything, and which files it names are missing; starts nothing
     Check {
         /// As JSON
         #[arg(long)]
@@ -40,43 +37,12 @@ pub enum Form {
     Toml,
 }
 
-/// Does it.
-pub fn run(command: Command) -> Result<Status, Failure> {
-    match command {
-        Command::Show { form, words } => {
-            let config = Config::from_words(&words)?;
-            config.notes.iter().for_each(colinux_vmm::tell);
-            print!("{}", config.text(form)?);
-            Ok(Status::Ok)
-        }
-        Command::Check { json, words } => Ok(check(&Config::from_words(&words)?, json)),
-    }
-}
-
-/// A file that is named and not there, or not to be read.
-#[derive(Serialize)]
-struct Missing<'a> {
-    path: Cow<'a, str>,
-    reason: String,
-}
-
-fn check(config: &Config, json: bool) -> Status {
-    let files = config.disks.values().map(|disk| &disk.path).chain(&config.kernel).chain(&config.initrd);
-    let folders = config.folders.values().map(|folder| &folder.path);
-    let missing: Vec<_> = files
-        .chain(folders)
-        .filter_map(|path| {
-            Some(Missing { path: path.to_string_lossy(), reason: fs::metadata(path).err()?.to_string() })
-        })
-        .collect();
-    if json {
-        println!("{}", json!({ "notes": config.notes, "missing": missing }));
-    } else {
-        config.notes.iter().for_each(|note| println!("{note}"));
-        missing.iter().for_each(|Missing { path, reason }| println!("{path}: {reason}"));
-        missing.is_empty().then(|| println!("the configuration is right"));
-    }
-    if missing.is_empty() { Status::Ok } else { Status::Image }
+/// Prints what `words` say.
+pub fn show(form: Form, words: &[String]) -> Result<Status, Failure> {
+    let config = Config::from_words(words)?;
+    config.notes.iter().for_each(colinux_vmm::tell);
+    print!("{}", config.text(form)?);
+    Ok(Status::Ok)
 }
 
 impl Config {

@@ -1,7 +1,7 @@
 //! What a configuration says, in words.
 
+use super::super::{Config, ConfigError, file::quoted};
 use super::{Device, Disk, Named, Port, shared};
-use crate::config::{Config, ConfigError, file::quoted};
 use std::path::Path;
 
 /// The lines of a file of words that says what `config` says.
