@@ -4,6 +4,8 @@
 mod bench;
 mod check;
 mod consoles;
+#[cfg(test)]
+mod docs;
 mod fuzz;
 mod lab;
 mod promises;

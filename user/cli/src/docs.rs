@@ -1,6 +1,7 @@
 //! Tests of the documentation: what it tells people to type is understood, and tests run it.
 
 mod shell;
+mod text;
 
 use crate::{Arguments, Command, config::Config, image};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
@@ -10,15 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-
-/// A line that the documentation has.
-struct Line {
-    /// File and number.
-    place: String,
-    text: String,
-    /// It is in a block, and not in the middle of a sentence that may leave arguments out.
-    whole: bool,
-}
+use text::{Line, calls, lines};
 
 fn tree() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -30,39 +23,10 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect()
 }
 
-/// Text between backticks, and in blocks.
-fn lines() -> Vec<Line> {
-    let mut lines = Vec::new();
-    let guides = ["", "docs", "lab"].iter().flat_map(|folder| files(folder, ".md"));
-    for path in guides.filter(|path| !path.ends_with("CHANGELOG.md")) {
-        let mut block = false;
-        for (number, text) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-            let place = format!("{}:{}", path.file_name().unwrap().display(), number + 1);
-            let mut add =
-                |text: &str, whole| lines.push(Line { place: place.clone(), text: text.to_owned(), whole });
-            if text.starts_with("```") {
-                block = !block;
-            } else if block {
-                // Pictures begin with spaces.
-                (!text.starts_with(' ')).then(|| add(text, true));
-            } else {
-                text.split('`').skip(1).step_by(2).for_each(|code| add(code, false));
-            }
-        }
-        assert!(!block, "{}: a block has no end", path.display());
-    }
-    lines
-}
-
 /// Command lines of `colinux` in a line, each without what is before the program's name.
 fn ours(text: &str) -> Vec<Vec<String>> {
-    let is_before = |word: &String| word == "sudo" || word == "root@lab:~#";
-    let strip = |mut words: Vec<String>| {
-        let before = words.iter().take_while(|word| is_before(word)).count();
-        words.split_off(before)
-    };
-    let mut found: Vec<_> = commands(text).into_iter().map(strip).collect();
-    found.retain(|words| words.len() > 1 && words[0] == "colinux" && !words.contains(&"...".to_owned()));
+    let mut found = calls(text, &["colinux"]);
+    found.retain(|words| !words.contains(&"...".to_owned()));
     found
 }
 
@@ -133,7 +97,7 @@ fn settings(words: &[String]) -> Result<(), crate::status::Failure> {
 #[test]
 fn every_command_line_of_the_documentation_is_understood() {
     let mut count = 0;
-    for Line { place, text, whole } in lines() {
+    for Line { place, text, whole } in lines(&tree()) {
         for words in ours(&text) {
             count += 1;
             if let Err(reason) = understood(&words, whole) {
@@ -239,7 +203,7 @@ fn every_command_of_the_documentation_is_run_by_a_test() {
         assert!(tested.insert(feature.to_owned()), "{feature} is run by a test of the lab now");
     }
     let mut missing = BTreeSet::new();
-    for Line { place, text, .. } in lines().into_iter().filter(|line| line.whole) {
+    for Line { place, text, .. } in lines(&tree()).into_iter().filter(|line| line.whole) {
         for words in ours(&text) {
             let new = features(&words).into_iter().filter(|feature| !tested.contains(feature));
             missing.extend(new.map(|feature| format!("{feature} ({place})")));
