@@ -19,11 +19,11 @@ pub(super) fn quoted(word: &str) -> String {
     }
 }
 
-/// The value of `word` if `key` is its name, without quotes around it.
+/// The value of `word` if `key` is its name, without the quotes that [`quoted`] puts around it.
 pub(super) fn value<'a>(key: &str, word: &'a str) -> Option<&'a str> {
     let value = word.strip_prefix(key)?.strip_prefix('=')?;
     let inside = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-    Some(inside.unwrap_or(value))
+    Some(inside.filter(|inside| quoted(&format!("{key}={inside}")) == word).unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -46,6 +46,7 @@ mod tests {
             assert_eq!(words(expected), [expected]);
         }
         assert_eq!(value("root", "root=\"LABEL=a b\""), Some("LABEL=a b"));
+        assert_eq!(value("root", "root=\"/dev/vda\""), Some("\"/dev/vda\""));
         assert_eq!(value("root", "rootwait"), None);
     }
 }

@@ -287,9 +287,12 @@ impl Config {
     }
 }
 
-/// Where the word with the root device is.
+/// Where the word with the root device is, if it has a name; the kernel takes the last of several, so the first one may stand in front.
 fn root_at(append: &[String]) -> Option<usize> {
-    append.iter().position(|word| kernel::value("root", word).is_some_and(|root| !root.is_empty()))
+    let mut roots =
+        append.iter().enumerate().filter_map(|(at, word)| Some((at, kernel::value("root", word)?)));
+    let (at, root) = roots.next()?;
+    (!root.is_empty() && !root.contains('"')).then_some(at)
 }
 
 fn text(path: &Path) -> String {

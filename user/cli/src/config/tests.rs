@@ -338,6 +338,13 @@ arguments = ["1", "2"]
         let again = read("again.toml", &named::to_toml(&config).unwrap()).unwrap();
         assert_eq!(meaning(again), meaning(config), "{text}");
     }
+    for append in ["append=root=\"/dev/a\" root=b", "append=\"a b\" c=\"d\"", "append=a\"b c"] {
+        let config = words(&["kernel=/k", append]).unwrap();
+        assert_eq!(config.texts().len(), 2);
+        for (ending, text) in config.texts() {
+            assert_eq!(meaning(read(&format!("again.{ending}"), &text).unwrap()), meaning(config.clone()));
+        }
+    }
     // In words a mode is behind a port of the host only.
     assert_eq!(words(&["kernel=/k", "ttys0=file:/a,b"]).unwrap().serials[&0], Endpoint::File("/a,b".into()));
     assert_eq!(words(&["kernel=/k", "x=a b"]).unwrap().append, ["x=\"a b\""]);
