@@ -215,11 +215,14 @@ fn info(path: &Path, json: bool) -> Result<Status, Failure> {
     if json {
         println!(
             "{}",
-            json!({ "image": path.to_string_lossy(), "root": root, "initrd": initrd, "kernel": kernel.json() })
+            json!({ "image": path.to_string_lossy(), "root": root.ok(), "initrd": initrd, "kernel": kernel.json() })
         );
         return Ok(kernel.status());
     }
-    println!("{}: root {root}", path.display());
+    match root {
+        Ok(root) => println!("{}: root {root}", path.display()),
+        Err(error) => println!("{error}"),
+    }
     if let Some(len) = initrd {
         println!("initrd: {} KiB", len / 1024);
     }

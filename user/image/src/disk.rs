@@ -132,7 +132,7 @@ impl Source {
     /// There is no file system, or e2fsck cannot be run.
     pub fn check(&self) -> Result<(bool, String), ImageError> {
         let disk = self.disk()?;
-        let Some((part, _)) = disk.root_fs() else { return Ok((true, String::new())) };
+        let (part, _) = disk.root_fs()?;
         let mut command = E2FSCK.command()?;
         command.arg("-fn");
         // A raw image is looked at where it is.
@@ -177,8 +177,8 @@ impl Source {
             return Err(ImageError::NotRaw(self.path.clone()));
         }
         let disk = self.disk()?;
-        let start = disk.root_fs().map_or(0, |(part, _)| part.start);
-        at_offset(&self.path, start)
+        let (part, _) = disk.root_fs()?;
+        at_offset(&self.path, part.start)
     }
 }
 

@@ -30,7 +30,7 @@ impl Source {
     /// The target exists, debugfs is missing, or one of both fails; then no target is left.
     pub fn export(&self, to: &Path) -> Result<(), ImageError> {
         let disk = self.disk()?;
-        let Some((part, fs)) = disk.root_fs() else { return Ok(()) };
+        let (part, fs) = disk.root_fs()?;
         let write = |source| ImageError::Write { path: to.to_owned(), source };
         let file = NewFile::begin(to)?;
         let mut entries = Vec::new();

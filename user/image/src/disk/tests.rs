@@ -49,7 +49,7 @@ fn an_image_is_the_same_in_every_format_and_a_partition_is_a_disk_of_its_own() {
     assert!(fs::read(&again).unwrap() == fs::read(&path).unwrap());
     convert(&qcow2, &root, Some(1)).unwrap();
     assert!(fs::read(&root).unwrap() == bytes);
-    assert_eq!(Source::open(&root).unwrap().disk().unwrap().root_device("/dev/vda"), "/dev/vda");
+    assert_eq!(Source::open(&root).unwrap().disk().unwrap().root_device("/dev/vda").unwrap(), "/dev/vda");
     assert!(matches!(convert(&path, &root, None), Err(ImageError::Exists(_))));
     let error = convert(&path, &place.path("x.img"), Some(2)).unwrap_err().to_string();
     assert!(error.contains("no partition 2; it has: 1"), "{error}");
