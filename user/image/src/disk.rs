@@ -2,6 +2,7 @@
 
 use crate::{
     ImageError,
+    end::new_name,
     file::{NewFile, folder_of},
     references::{self, References},
     tools::E2FSCK,
@@ -9,7 +10,7 @@ use crate::{
 use colinux_devices::{Format, ImageOptions, Slices, Storage, create_image, find_partition, medium};
 use colinux_loader::{Disk, Part, partitions};
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -160,9 +161,7 @@ impl Source {
     pub(crate) fn plain(&self, part: &Part) -> Result<TempPath, ImageError> {
         let folder = folder_of(&self.path);
         let write = |source| ImageError::Write { path: folder.to_owned(), source };
-        let file = tempfile::Builder::new().prefix(".colinux-part-").tempfile_in(folder).map_err(write)?;
-        let path = file.into_temp_path();
-        fs::remove_file(&path).map_err(write)?;
+        let path = new_name(".colinux-part-", folder).map_err(write)?;
         let target = create_image(&path, Format::Raw, part.len)?;
         self.copy(part, &*target, &path, &mut |_| {})?;
         Ok(path)

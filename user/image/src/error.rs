@@ -18,6 +18,9 @@ pub enum ImageError {
     /// There is a file already.
     #[error("{} exists already; remove it first, or choose another name", .0.display())]
     Exists(PathBuf),
+    /// Signals cannot be caught.
+    #[error("cannot catch signals, and so put away what is half done: {0}; are there too many open files?")]
+    Signals(io::Error),
     /// A program is not installed.
     #[error("{program} cannot be started: {source}; install it by `apt-get install {package}`")]
     Program {

@@ -5,7 +5,7 @@
 use crate::{
     ImageError,
     disk::at_offset,
-    file::private_folder,
+    end::{private_folder, small_file},
     tools::{DEBUGFS, MKE2FS},
     tree::{Kind, Node, Tree},
 };
@@ -134,7 +134,7 @@ pub(crate) fn commands(text: &str) -> Result<tempfile::NamedTempFile, ImageError
         return Err(ImageError::Name(line.into()));
     }
     let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
-    let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+    let mut file = small_file().map_err(write)?;
     file.write_all(text.as_bytes()).map_err(write)?;
     Ok(file)
 }
@@ -183,7 +183,7 @@ impl Script {
             return Ok(());
         }
         let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
-        let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+        let mut file = small_file().map_err(write)?;
         file.write_all(value).map_err(write)?;
         let place = quoted_text(file.path())?;
         let _ = writeln!(self.text, "ea_set -f {place} {name} {attribute}");

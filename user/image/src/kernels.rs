@@ -3,6 +3,7 @@
 use crate::{
     ImageError, KernelSource, Source,
     disk::PIECE,
+    end::private_folder,
     ext4::{Script, quoted},
 };
 use colinux_devices::{Format, ImageOptions, Slices, Storage};
@@ -27,8 +28,9 @@ impl Source {
         if !is_good {
             return Err(ImageError::NotClean { path: self.path().to_owned(), words });
         }
-        let folder =
-            tempfile::tempdir().map_err(|source| ImageError::Write { path: std::env::temp_dir(), source })?;
+        let temporary = std::env::temp_dir();
+        let folder = private_folder(".colinux-kernel-", &temporary)
+            .map_err(|source| ImageError::Write { path: temporary.clone(), source })?;
         let kernel = kernel.prepare(folder.path(), agent)?;
         let image = format!("/boot/vmlinuz-{}", kernel.release);
         let disk = self.disk()?;

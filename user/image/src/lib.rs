@@ -8,6 +8,7 @@ mod commit;
 mod container;
 mod disk;
 mod distribution;
+mod end;
 mod error;
 mod export;
 mod ext4;
@@ -27,6 +28,7 @@ mod unpack;
 pub use commit::commit;
 pub use disk::Source;
 pub use distribution::Distribution;
+pub use end::interruptible;
 pub use error::ImageError;
 pub use import::{Import, Imported, is_archive};
 #[cfg(feature = "fuzz")]

@@ -1,7 +1,9 @@
 //! A kernel out of its packages, made ready for an image: with the index of its modules and an initrd.
 
 use crate::{
-    ImageError, initrd,
+    ImageError,
+    end::{Program, private_folder},
+    initrd,
     tools::{DEPMOD, Tool},
     unpack,
 };
@@ -51,7 +53,7 @@ impl KernelSource {
     /// There is no kernel, or it lacks what the initrd needs.
     pub(crate) fn prepare(&self, folder: &Path, agent: &[u8]) -> Result<Kernel, ImageError> {
         let write = |source| ImageError::Write { path: folder.to_owned(), source };
-        let place = tempfile::Builder::new().prefix(".colinux-kernel-").tempdir_in(folder).map_err(write)?;
+        let place = private_folder(".colinux-kernel-", folder).map_err(write)?;
         match self {
             Self::Files(files) => {
                 files.iter().try_for_each(|file| with_data(file, |data| take_wanted(data, place.path())))?
@@ -192,9 +194,9 @@ fn fetch(name: &str, suite: &str, to: &Path) -> Result<(), ImageError> {
     let log = tempfile::tempfile().map_err(ImageError::Archive)?;
     let stderr = log.try_clone().map_err(ImageError::Archive)?;
     let start = |source| ImageError::Program { program: MMDEBSTRAP.0, package: MMDEBSTRAP.1, source };
-    let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().map_err(start)?;
-    let taken = child.stdout.take().map_or(Ok(()), |stdout| take_wanted(BufReader::new(stdout), to));
-    let status = child.wait().map_err(start)?;
+    let mut program = Program::start(command.stdout(Stdio::piped()).stderr(stderr)).map_err(start)?;
+    let taken = program.child.stdout.take().map_or(Ok(()), |stdout| take_wanted(BufReader::new(stdout), to));
+    let status = program.wait().map_err(start)?;
     if status.success() {
         return taken.map_err(ImageError::Archive);
     }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is made by the names of an archive until all is known, so no symbolic link in it leads anywhere.
 
-use crate::{ImageError, file::private_folder};
+use crate::{ImageError, end::private_folder};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{Import, KernelSource, export::inodes::Inodes, import::tests::Place};
-use std::{os::unix::fs::FileExt, process::Command};
+use std::{fs, os::unix::fs::FileExt, process::Command};
 
 /// Where the partition begins: not where tools of today would put it.
 const FIRST_SECTOR: u64 = 63;
