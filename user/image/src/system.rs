@@ -4,6 +4,7 @@ use crate::{
     ImageError,
     end::Program,
     file::NewFile,
+    room,
     tools::{LAST_WORDS, MKE2FS},
 };
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -38,6 +39,7 @@ impl System {
     pub fn create(&self, path: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), ImageError> {
         // Said before the packages are fetched.
         MKE2FS.find()?;
+        room::check_distribution(self.size)?;
         let file = NewFile::begin(path)?;
         file.resize(self.size)?;
         // Root of a user namespace is somebody else to this file.
@@ -76,6 +78,9 @@ impl System {
         if status.success() {
             return Ok(());
         }
+        if let Some(load) = room::full(&words) {
+            return Err(load.error(self.size));
+        }
         let last = words.len().saturating_sub(LAST_WORDS);
         Err(ImageError::Failed { program, status, words: words[last..].join("\n") })
     }
@@ -89,11 +94,12 @@ fn positional(source: &str) -> Vec<&str> {
 /// A hook that makes an ext4 file system of the finished system in the open file `number`.
 ///
 /// It runs where mmdebstrap sees the system's files with their true owners, and binds the root elsewhere so that
-/// the file systems mounted below it stay out. However it ends, that place is gone.
+/// the file systems mounted below it stay out. However it ends, that place is gone. What the files take is told for the case that they do not fit.
 fn file_hook(number: i32, options: &str) -> String {
+    let report = room::report("\"$view\"");
     format!(
         "--customize-hook=set -e; PATH=$PATH:/usr/sbin:/sbin; view=$(mktemp -d); \
-         trap 'umount \"$view\" || true; rmdir \"$view\"' EXIT; trap 'exit 1' HUP INT TERM; mount --bind \"$1\" \"$view\"; \
+         trap 'umount \"$view\" || true; rmdir \"$view\"' EXIT; trap 'exit 1' HUP INT TERM; mount --bind \"$1\" \"$view\"; {report}; \
          mke2fs -q -F -t ext4 {options} -d \"$view\" /proc/self/fd/{number}"
     )
 }

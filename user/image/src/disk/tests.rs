@@ -202,6 +202,20 @@ fn a_kernel_is_added_to_a_qcow2_image_too() {
 }
 
 #[test]
+fn an_image_that_ends_early_is_to_blame_for_its_export_and_the_tar_is_not() {
+    let place = Place::new();
+    let (_, bare) = disk(&place);
+    let (image, tar) = (place.path("short.img"), place.path("short.tar"));
+    fs::write(&image, &bare).unwrap();
+    let source = Source::open(&image).unwrap();
+    let large = bare.windows(4096).position(|bytes| bytes.iter().all(|byte| *byte == 7)).unwrap();
+    fs::File::options().write(true).open(&image).unwrap().set_len(large as u64).unwrap();
+    let error = source.export(&tar).unwrap_err();
+    assert!(matches!(&error, ImageError::Read { path, .. } if *path == image), "{error}");
+    assert!(!tar.exists());
+}
+
+#[test]
 fn what_is_exported_is_imported_again() {
     let place = Place::new();
     let package = place.package(&["virtio_blk", "ext4"]);
