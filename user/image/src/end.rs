@@ -44,6 +44,15 @@ struct Ours {
     groups: Vec<Pid>,
 }
 
+impl Ours {
+    /// Remembers what is to be removed.
+    fn note(&mut self, place: &Path) {
+        if self.is_watched {
+            self.places.push(place.to_owned());
+        }
+    }
+}
+
 /// Does `work`. A signal that ends this process meanwhile ends the programs that it has started, and has temporary files removed.
 ///
 /// # Errors
@@ -65,7 +74,7 @@ pub(crate) fn private_folder(prefix: &str, folder: &Path) -> io::Result<TempDir>
     let mode = Permissions::from_mode(0o700);
     let mut ours = ours();
     let made = tempfile::Builder::new().prefix(prefix).permissions(mode).tempdir_in(folder)?;
-    ours.places.push(made.path().to_owned());
+    ours.note(made.path());
     Ok(made)
 }
 
@@ -73,7 +82,7 @@ pub(crate) fn private_folder(prefix: &str, folder: &Path) -> io::Result<TempDir>
 pub(crate) fn small_file() -> io::Result<NamedTempFile> {
     let mut ours = ours();
     let made = NamedTempFile::new()?;
-    ours.places.push(made.path().to_owned());
+    ours.note(made.path());
     Ok(made)
 }
 
@@ -81,7 +90,7 @@ pub(crate) fn small_file() -> io::Result<NamedTempFile> {
 pub(crate) fn new_name(prefix: &str, folder: &Path) -> io::Result<TempPath> {
     let mut ours = ours();
     let made = tempfile::Builder::new().prefix(prefix).tempfile_in(folder)?.into_temp_path();
-    ours.places.push(made.to_path_buf());
+    ours.note(&made);
     fs::remove_file(&made)?;
     Ok(made)
 }
