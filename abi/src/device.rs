@@ -49,7 +49,7 @@ pub struct DevicePage {
     pub status: AtomicU32,
     /// Device status as the daemon left it: equal to `status`, or with FAILED / DEVICE_NEEDS_RESET, or without FEATURES_OK.
     pub device_status: AtomicU32,
-    /// Changes with each change of `config`.
+    /// Changes with each change of `config`: the daemon makes it odd before the change, and even behind it. What was read meanwhile is to be read again.
     pub config_generation: AtomicU32,
     /// Number of queues, at most [`MAX_QUEUES`].
     pub queue_count: u32,

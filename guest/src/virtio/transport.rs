@@ -4,9 +4,11 @@ use super::bus::VRING_TRANSPORT_FEATURES;
 use super::{number, queue, turn};
 use crate::hypercall::{call, device_page};
 use crate::room::Room;
+use crate::waits::PATIENCE;
 use colinux_abi::device::{CONFIG_SIZE, DevicePage};
-use colinux_abi::hypercall::{CONFIG_WRITTEN, DEVICE_STATUS};
-use core::sync::atomic::Ordering;
+use colinux_abi::hypercall::{CONFIG_WRITTEN, DEVICE_STATUS, YIELD};
+use colinux_logic::generation::settled;
+use core::sync::atomic::{Ordering, fence};
 
 const OPERATIONS_ROOM: usize = 512;
 
@@ -91,8 +93,21 @@ extern "C" fn set(device: *const u8, offset: u32, buffer: *const u8, length: u32
     call(CONFIG_WRITTEN, number(device) as u64, 0);
 }
 
+/// Waits while the host changes something: process context, as all that reads configuration (`might_sleep()`).
 extern "C" fn generation(device: *const u8) -> u32 {
-    page(device).config_generation.load(Ordering::Acquire)
+    let read = || {
+        // What was read of the configuration comes before, as with the `smp_rmb()` of a sequence lock.
+        fence(Ordering::Acquire);
+        page(device).config_generation.load(Ordering::Acquire)
+    };
+    let wait = |round: u32| {
+        core::hint::spin_loop();
+        // The host's thread may be one that waits for this CPU.
+        if round.is_multiple_of(PATIENCE as u32) {
+            call(YIELD, 0, 0);
+        }
+    };
+    settled(read, wait)
 }
 
 extern "C" fn get_status(device: *const u8) -> u8 {

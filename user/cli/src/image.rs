@@ -10,7 +10,7 @@ use crate::{
     status::{Failure, Status},
 };
 use clap::{Args, Subcommand};
-use colinux_image::{Distribution, Recipe, Source};
+use colinux_image::{Distribution, Recipe, Source, interruptible};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::{
@@ -129,8 +129,12 @@ pub struct Create {
     pub(crate) ssh_key: Option<PathBuf>,
 }
 
-/// Does it.
+/// Does it; a signal meanwhile leaves nothing that is half done.
 pub fn run(command: Command) -> Result<Status, Failure> {
+    interruptible(|| run_to_the_end(command))
+}
+
+fn run_to_the_end(command: Command) -> Result<Status, Failure> {
     match command {
         Command::Create(create) => create.run(),
         Command::Import(import) => import.run(),
@@ -215,11 +219,14 @@ fn info(path: &Path, json: bool) -> Result<Status, Failure> {
     if json {
         println!(
             "{}",
-            json!({ "image": path.to_string_lossy(), "root": root, "initrd": initrd, "kernel": kernel.json() })
+            json!({ "image": path.to_string_lossy(), "root": root.ok(), "initrd": initrd, "kernel": kernel.json() })
         );
         return Ok(kernel.status());
     }
-    println!("{}: root {root}", path.display());
+    match root {
+        Ok(root) => println!("{}: root {root}", path.display()),
+        Err(error) => println!("{error}"),
+    }
     if let Some(len) = initrd {
         println!("initrd: {} KiB", len / 1024);
     }

@@ -7,7 +7,7 @@ use crate::image::kernel_source;
 use crate::status::{Failure, Status};
 pub use check::of_image;
 use clap::Subcommand;
-use colinux_image::{ImageError as MakeError, KernelSource, Source, read_kernel};
+use colinux_image::{ImageError as MakeError, KernelSource, Source, interruptible, read_kernel};
 use colinux_loader::{ImageError, KeptKernels};
 use colinux_objects::AGENT;
 use kbind_resolve::{KernelImage, LinkError};
@@ -123,7 +123,7 @@ pub fn run(command: Command) -> Result<Status, Failure> {
 
 /// Writes a kernel into an image.
 pub fn add_kernel(image: &Path, kernel: &KernelSource) -> Result<Status, Failure> {
-    let release = Source::open(image)?.add_kernel(kernel, AGENT)?;
+    let release = interruptible(|| Source::open(image)?.add_kernel(kernel, AGENT))?;
     println!("{}: boots the kernel {release} now", image.display());
     Ok(Status::Ok)
 }

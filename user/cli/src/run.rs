@@ -142,7 +142,7 @@ fn guest(
     let initrd = config.initrd.as_deref().map(file_initrd).transpose()?;
     if let Some(path) = &config.kernel {
         // The root is where the image says; an image without a readable file system is the user's own choice.
-        let root = disk.ok().flatten().map(|disk| disk.root_device(FIRST_DISK));
+        let root = disk.ok().flatten().map(|disk| root(&disk, &config.append)).transpose()?;
         let line = command_line(root.as_deref().unwrap_or(FIRST_DISK), &config.append);
         let bytes = read_kernel(path).map_err(|error| match error {
             MakeError::Read { path, source } => ImageError::Io { path, source }.into(),
@@ -153,9 +153,17 @@ fn guest(
     let Some(disk) = disk? else { return Err(ImageError::NoKernel(path.to_owned()).into()) };
     let files = disk.kernel()?;
     debug!("boot: read the kernel");
-    let line = command_line(&disk.root_device(FIRST_DISK), &config.append);
+    let line = command_line(&root(&disk, &config.append)?, &config.append);
     let name = format!("{} of {}", files.name, path.display());
     join(&name, files.kernel, with_extra(initrd.or(files.initrd), config, token)?, line)
+}
+
+/// The root as the image has it. Who names one needs none that can be found.
+fn root(disk: &Disk, words: &[String]) -> Result<String, ImageError> {
+    if words.iter().any(|word| word.starts_with("root=")) {
+        return Ok(FIRST_DISK.to_owned());
+    }
+    disk.root_device(FIRST_DISK)
 }
 
 /// Joins the kernel `bytes`, called `name` in messages, with the guest object.

@@ -176,7 +176,7 @@ impl Status {
                 Self::of_file(source)
             }
             Failure::Make(
-                MakeError::Archive(_)
+                MakeError::Archive { .. }
                 | MakeError::Container(_)
                 | MakeError::NoSystem { .. }
                 | MakeError::NoRoom { .. }

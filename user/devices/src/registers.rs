@@ -81,8 +81,10 @@ impl Registers {
         let generation = self.load::<u32>(offset_of!(DevicePage, config_generation))? & !1;
         self.store(offset_of!(DevicePage, config_generation), generation.wrapping_add(1))?;
         fence(Ordering::Release);
-        self.config().write(offset, bytes)?;
-        self.store(offset_of!(DevicePage, config_generation), generation.wrapping_add(2))
+        let written = self.config().write(offset, bytes);
+        // The guest waits for an even one, whatever became of the change.
+        self.store(offset_of!(DevicePage, config_generation), generation.wrapping_add(2))?;
+        written
     }
 
     pub(crate) fn status(&self) -> Result<u32, MemoryError> {

@@ -1,6 +1,6 @@
 //! Puts what is in an overlay into the image below it.
 
-use crate::{ImageError, Source, file::folder_of};
+use crate::{ImageError, Source, end::private_folder, file::folder_of};
 use colinux_devices::{ImageOptions, Overlay};
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ pub fn commit(base: &Path, overlay: &Path, progress: &mut dyn FnMut(u64)) -> Res
     let below = ImageOptions { overlay: Overlay::File(overlay.to_owned()), ..options };
     let source = Source::of(&below)?;
     let folder = folder_of(base);
-    let place = tempfile::Builder::new().prefix(".colinux-commit-").tempdir_in(folder).map_err(write)?;
+    let place = private_folder(".colinux-commit-", folder).map_err(write)?;
     let new = place.path().join(name);
     source.convert(&new, None, progress)?;
     let (user, group) = (metadata.uid(), metadata.gid());

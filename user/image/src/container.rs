@@ -56,7 +56,8 @@ struct Settings {
 /// Where the files of a container's image are.
 pub(crate) enum Store<'a> {
     Folder(&'a Path),
-    Archive(&'a Tree),
+    /// Those of an archive, and the archive.
+    Archive(&'a Tree, &'a Path),
 }
 
 impl Store<'_> {
@@ -72,7 +73,7 @@ impl Store<'_> {
     fn find(&self, name: &str) -> Option<PathBuf> {
         match self {
             Self::Folder(folder) => Some(folder.join(name)).filter(|path| path.is_file()),
-            Self::Archive(tree) => tree.file(name),
+            Self::Archive(tree, _) => tree.file(name),
         }
     }
 
@@ -94,7 +95,7 @@ impl Store<'_> {
             return Err(ImageError::Container(format!("{digest} is no SHA-256")));
         };
         let path = self.get(&format!("blobs/sha256/{hash}"))?;
-        if sha256(&path).map_err(ImageError::Archive)? == hash.to_ascii_lowercase() {
+        if sha256(&path).map_err(unread(&path))? == hash.to_ascii_lowercase() {
             Ok(path)
         } else {
             Err(ImageError::Container(format!("{digest} is damaged; get it again")))
@@ -139,10 +140,23 @@ impl Store<'_> {
     /// Puts all layers into `tree`.
     pub(crate) fn unpack(&self, tree: &mut Tree) -> Result<(), ImageError> {
         for layer in self.layers()? {
-            tree.add(unpack::open(&layer).map_err(ImageError::Archive)?, As::Layer)?;
+            let archive = unpack::open(&layer).map_err(unread(&layer))?;
+            tree.add(archive, As::Layer).map_err(|fault| fault.of_archive(self.name(&layer)))?;
         }
         Ok(())
     }
+
+    /// What messages call a layer: one that came in an archive is nowhere else.
+    fn name<'b>(&'b self, layer: &'b Path) -> &'b Path {
+        match self {
+            Self::Folder(_) => layer,
+            Self::Archive(_, source) => source,
+        }
+    }
+}
+
+fn unread(path: &Path) -> impl Fn(io::Error) -> ImageError {
+    move |source| ImageError::Read { path: path.to_owned(), source }
 }
 
 /// The hash of a file, in digits.
@@ -186,6 +200,6 @@ fn check(config: &Path) -> Result<(), ImageError> {
 }
 
 fn json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ImageError> {
-    let text = fs::read(path).map_err(ImageError::Archive)?;
+    let text = fs::read(path).map_err(unread(path))?;
     serde_json::from_slice(&text).map_err(|error| ImageError::Container(error.to_string()))
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     ImageError,
+    end::new_name,
     file::{NewFile, folder_of},
     references::{self, References},
     tools::E2FSCK,
@@ -9,7 +10,7 @@ use crate::{
 use colinux_devices::{Format, ImageOptions, Slices, Storage, create_image, find_partition, medium};
 use colinux_loader::{Disk, Part, partitions};
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -132,7 +133,7 @@ impl Source {
     /// There is no file system, or e2fsck cannot be run.
     pub fn check(&self) -> Result<(bool, String), ImageError> {
         let disk = self.disk()?;
-        let Some((part, _)) = disk.root_fs() else { return Ok((true, String::new())) };
+        let (part, _) = disk.root_fs()?;
         let mut command = E2FSCK.command()?;
         command.arg("-fn");
         // A raw image is looked at where it is.
@@ -160,9 +161,7 @@ impl Source {
     pub(crate) fn plain(&self, part: &Part) -> Result<TempPath, ImageError> {
         let folder = folder_of(&self.path);
         let write = |source| ImageError::Write { path: folder.to_owned(), source };
-        let file = tempfile::Builder::new().prefix(".colinux-part-").tempfile_in(folder).map_err(write)?;
-        let path = file.into_temp_path();
-        fs::remove_file(&path).map_err(write)?;
+        let path = new_name(".colinux-part-", folder).map_err(write)?;
         let target = create_image(&path, Format::Raw, part.len)?;
         self.copy(part, &*target, &path, &mut |_| {})?;
         Ok(path)
@@ -177,8 +176,8 @@ impl Source {
             return Err(ImageError::NotRaw(self.path.clone()));
         }
         let disk = self.disk()?;
-        let start = disk.root_fs().map_or(0, |(part, _)| part.start);
-        at_offset(&self.path, start)
+        let (part, _) = disk.root_fs()?;
+        at_offset(&self.path, part.start)
     }
 }
 

@@ -18,6 +18,9 @@ pub enum ImageError {
     /// There is a file already.
     #[error("{} exists already; remove it first, or choose another name", .0.display())]
     Exists(PathBuf),
+    /// Signals cannot be caught.
+    #[error("cannot catch signals, and so put away what is half done: {0}; are there too many open files?")]
+    Signals(io::Error),
     /// A program is not installed.
     #[error("{program} cannot be started: {source}; install it by `apt-get install {package}`")]
     Program {
@@ -55,8 +58,13 @@ pub enum ImageError {
         source: io::Error,
     },
     /// An archive cannot be read.
-    #[error("the archive cannot be read: {0}; is the download complete?")]
-    Archive(io::Error),
+    #[error("the archive {} cannot be read: {source}; is the download complete?", path.display())]
+    Archive {
+        /// The archive, or what has it in itself.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// A source cannot be opened.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -77,9 +85,9 @@ pub enum ImageError {
         reason: &'static str,
     },
     /// The files do not fit.
-    #[error("the files take {need} MiB, which do not fit into {size} MiB; say more with --size")]
+    #[error("the contents need {need} MiB, and the disk has {size}; give --size {need}M or more")]
     NoRoom {
-        /// What they need, in MiB.
+        /// What is enough for them, in MiB.
         need: u64,
         /// What there is, in MiB.
         size: u64,

@@ -8,6 +8,8 @@ use ext4_view::{Ext4, FileType, Metadata};
 use inodes::{Inode, Inodes};
 use std::{
     collections::BTreeMap,
+    error::Error,
+    fmt,
     fs::File,
     io::{self, BufWriter, Read, Write},
     path::Path,
@@ -30,8 +32,11 @@ impl Source {
     /// The target exists, debugfs is missing, or one of both fails; then no target is left.
     pub fn export(&self, to: &Path) -> Result<(), ImageError> {
         let disk = self.disk()?;
-        let Some((part, fs)) = disk.root_fs() else { return Ok(()) };
-        let write = |source| ImageError::Write { path: to.to_owned(), source };
+        let (part, fs) = disk.root_fs()?;
+        let write = |source: io::Error| match source.get_ref() {
+            Some(inner) if inner.is::<Unread>() => ImageError::Read { path: self.path().to_owned(), source },
+            _ => ImageError::Write { path: to.to_owned(), source },
+        };
         let file = NewFile::begin(to)?;
         let mut entries = Vec::new();
         collect(fs, "", &mut entries).map_err(write)?;
@@ -53,8 +58,20 @@ impl Source {
     }
 }
 
-fn other(error: ext4_view::Ext4Error) -> io::Error {
-    io::Error::other(error.to_string())
+/// What cannot be read of the image. The tar's writer passes it on among its own errors.
+#[derive(Debug)]
+struct Unread(String);
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Unread {}
+
+fn other(error: impl Error) -> io::Error {
+    io::Error::other(Unread(error.to_string()))
 }
 
 /// All files below `folder`, each folder before what is in it.
@@ -62,7 +79,7 @@ fn collect(fs: &Ext4, folder: &str, entries: &mut Vec<Entry>) -> io::Result<()> 
     let path = if folder.is_empty() { "/" } else { folder };
     for entry in fs.read_dir(path).map_err(other)? {
         let entry = entry.map_err(other)?;
-        let name = entry.file_name().as_str().map_err(io::Error::other)?.to_owned();
+        let name = entry.file_name().as_str().map_err(other)?.to_owned();
         if name == "." || name == ".." {
             continue;
         }
@@ -116,7 +133,7 @@ fn add(
         }
         EntryType::Symlink => {
             let target = fs.read_link(&**path).map_err(other)?;
-            tar.append_link(&mut header, inside, target.to_str().map_err(io::Error::other)?)
+            tar.append_link(&mut header, inside, target.to_str().map_err(other)?)
         }
         EntryType::Directory => tar.append_data(&mut header, format!("{inside}/"), io::empty()),
         EntryType::Fifo => tar.append_data(&mut header, inside, io::empty()),
@@ -145,6 +162,6 @@ struct Contents(ext4_view::File);
 
 impl Read for Contents {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_bytes(buffer).map_err(|error| io::Error::other(error.to_string()))
+        self.0.read_bytes(buffer).map_err(other)
     }
 }

@@ -5,7 +5,8 @@
 use crate::{
     ImageError,
     disk::at_offset,
-    file::private_folder,
+    end::{private_folder, small_file},
+    room::{self, Load},
     tools::{DEBUGFS, MKE2FS},
     tree::{Kind, Node, Tree},
 };
@@ -13,19 +14,18 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, ut
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io::{self, Write as _},
     os::unix::{
         ffi::OsStrExt,
         fs::{PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 /// Nothing is left to be done when the guest mounts it, and the root is root's.
 const OPTIONS: &str = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0";
-/// What ext4 itself needs: journal, tables.
-const OVERHEAD_MIB: u64 = 48;
 /// Space that a file takes at least.
 const BLOCK: u64 = 4096;
 
@@ -39,7 +39,8 @@ pub(crate) struct Identity {
 /// Fills the file `image` with an ext4 file system of `tree`, whose files are used up.
 pub(crate) fn make(tree: &Tree, folder: &Path, image: &Path, identity: &Identity) -> Result<(), ImageError> {
     let write = |source| ImageError::Write { path: folder.to_owned(), source };
-    check_room(tree, image)?;
+    let (load, size) = (load(tree)?, fs::metadata(image).map_err(write)?.len());
+    load.check(size)?;
     let image = &*at_offset(image, 0)?;
     let place = private_folder(".colinux-tree-", folder).map_err(write)?;
     // This gets the mode that the archive wants.
@@ -53,22 +54,24 @@ pub(crate) fn make(tree: &Tree, folder: &Path, image: &Path, identity: &Identity
         mke2fs.args(value.iter().flat_map(|value| [option, value]));
     }
     mke2fs.arg("-d").arg(&root).arg(image);
-    MKE2FS.run(mke2fs)?;
+    let made = MKE2FS.output(mke2fs)?;
+    if !made.status.success() {
+        let is_full = room::is_full(&String::from_utf8_lossy(&made.stderr));
+        return Err(if is_full { load.error(size) } else { MKE2FS.failed(&made) });
+    }
     script.run(image)
 }
 
-/// mke2fs would say so only after minutes.
-fn check_room(tree: &Tree, image: &Path) -> Result<(), ImageError> {
-    let error = |source| ImageError::Write { path: image.to_owned(), source };
-    let size = fs::metadata(image).map_err(error)?.len() >> 20;
+/// What the files take.
+fn load(tree: &Tree) -> Result<Load, ImageError> {
     let mut bytes = 0;
     // One that has more names is there once.
     let files: BTreeSet<_> = tree.nodes.values().filter_map(|node| node.kind.number()).collect();
-    for number in files {
-        bytes += fs::metadata(tree.contents(number)).map_err(error)?.len().next_multiple_of(BLOCK);
+    for path in files.into_iter().map(|number| tree.contents(number)) {
+        let file = fs::metadata(&path).map_err(|source| ImageError::Read { path, source })?;
+        bytes += file.len().next_multiple_of(BLOCK);
     }
-    let need = (bytes >> 20) + OVERHEAD_MIB;
-    if need > size { Err(ImageError::NoRoom { need, size }) } else { Ok(()) }
+    Ok(Load { mib: bytes >> 20, count: tree.nodes.len() as u64 })
 }
 
 /// Makes the files below `root`, and says in `script` what is left for debugfs.
@@ -134,7 +137,7 @@ pub(crate) fn commands(text: &str) -> Result<tempfile::NamedTempFile, ImageError
         return Err(ImageError::Name(line.into()));
     }
     let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
-    let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+    let mut file = small_file().map_err(write)?;
     file.write_all(text.as_bytes()).map_err(write)?;
     Ok(file)
 }
@@ -183,7 +186,7 @@ impl Script {
             return Ok(());
         }
         let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
-        let mut file = tempfile::NamedTempFile::new().map_err(write)?;
+        let mut file = small_file().map_err(write)?;
         file.write_all(value).map_err(write)?;
         let place = quoted_text(file.path())?;
         let _ = writeln!(self.text, "ea_set -f {place} {name} {attribute}");
@@ -196,15 +199,9 @@ impl Script {
         if self.text.is_empty() {
             return Ok(());
         }
-        let write = |source| ImageError::Write { path: std::env::temp_dir(), source };
         let file = commands(&self.text)?;
         let mut command = DEBUGFS.command()?;
-        command
-            .arg("-w")
-            .arg("-f")
-            .arg(file.path())
-            .arg(image)
-            .stdout(File::create("/dev/null").map_err(write)?);
+        command.arg("-w").arg("-f").arg(file.path()).arg(image).stdout(Stdio::null());
         let output = DEBUGFS.output(command)?;
         // Its status tells nothing; what went wrong is on stderr, behind the version.
         let words = String::from_utf8_lossy(&output.stderr);
@@ -244,20 +241,19 @@ fn quoted_text(path: &Path) -> Result<String, ImageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn a_file_with_many_names_takes_its_room_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name| folder.path().join(name);
-        for (name, mib) in [("file", 40_u64), ("image", 100)] {
-            File::create(path(name)).unwrap().set_len(mib << 20).unwrap();
-        }
+        File::create(path("file")).unwrap().set_len(40 << 20).unwrap();
         let mut tree = Tree::new(folder.path()).unwrap();
         let kind = tree.adopt(&path("file")).unwrap();
         for name in ["a", "b", "c"] {
             tree.put(name.into(), Node::new(kind.clone(), 0o644));
         }
-        check_room(&tree, &path("image")).unwrap();
+        assert_eq!(load(&tree).unwrap(), Load { mib: 40, count: 4 });
     }
 
     #[test]

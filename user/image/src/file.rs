@@ -1,6 +1,6 @@
 //! A file that is made whole or not at all.
 
-use crate::ImageError;
+use crate::{ImageError, end::private_folder};
 use std::{
     fs::{File, Permissions},
     io,
@@ -85,12 +85,6 @@ impl<'a> NewFile<'a> {
         kept.map_err(|failed| error(self.path)(failed.error))?;
         File::open(folder_of(self.path)).and_then(|folder| folder.sync_all()).map_err(error(self.path))
     }
-}
-
-/// A new folder in `folder` that nobody else gets into.
-pub(crate) fn private_folder(prefix: &str, folder: &Path) -> io::Result<TempDir> {
-    let mode = Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(prefix).permissions(mode).tempdir_in(folder)
 }
 
 /// The folder that a file is in.

@@ -96,8 +96,9 @@ impl Import<'_> {
             return Ok(tree);
         }
         let mut files = Tree::new(folder).map_err(write)?;
-        files.add(unpack::open(&self.source).map_err(read)?, As::Plain)?;
-        let store = Store::Archive(&files);
+        let archive = unpack::open(&self.source).map_err(read)?;
+        files.add(archive, As::Plain).map_err(|fault| fault.of_archive(&self.source))?;
+        let store = Store::Archive(&files, &self.source);
         if !store.is_container() {
             return Ok(files);
         }

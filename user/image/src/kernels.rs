@@ -3,6 +3,7 @@
 use crate::{
     ImageError, KernelSource, Source,
     disk::PIECE,
+    end::private_folder,
     ext4::{Script, quoted},
 };
 use colinux_devices::{Format, ImageOptions, Slices, Storage};
@@ -27,18 +28,16 @@ impl Source {
         if !is_good {
             return Err(ImageError::NotClean { path: self.path().to_owned(), words });
         }
-        let folder =
-            tempfile::tempdir().map_err(|source| ImageError::Write { path: std::env::temp_dir(), source })?;
+        let temporary = std::env::temp_dir();
+        let folder = private_folder(".colinux-kernel-", &temporary)
+            .map_err(|source| ImageError::Write { path: temporary.clone(), source })?;
         let kernel = kernel.prepare(folder.path(), agent)?;
         let image = format!("/boot/vmlinuz-{}", kernel.release);
         let disk = self.disk()?;
         if disk.kernels().0.contains(&image) {
             return Err(ImageError::HasKernel { path: self.path().to_owned(), release: kernel.release });
         }
-        let Some(change) = disk.root_fs().map(|(_, fs)| change(fs, kernel.folder(), &kernel.release)) else {
-            return Err(ImageError::NotRaw(self.path().to_owned()));
-        };
-        let change = change?;
+        let change = change(disk.root_fs()?.1, kernel.folder(), &kernel.release)?;
         let path = self.path().to_owned();
         if self.format() == Format::Raw {
             let place = self.root_for_tools()?;
@@ -88,7 +87,7 @@ impl Change {
         let disk = Disk::open(image)?;
         for (from, to) in &self.boot {
             let bytes = fs::read(from).map_err(|source| ImageError::Read { path: from.clone(), source })?;
-            if disk.root_fs().and_then(|(_, fs)| fs.read(&**to).ok()).is_none_or(|written| written != bytes) {
+            if disk.root_fs()?.1.read(&**to).ok().is_none_or(|written| written != bytes) {
                 let source = io::Error::other(format!("{to} is not whole in it"));
                 return Err(ImageError::Write { path: image.to_owned(), source });
             }
@@ -102,7 +101,7 @@ fn change_copy(path: &Path, change: &Change) -> Result<(), ImageError> {
     let storage = ImageOptions::new(path.to_owned()).open()?;
     let source = Source::with(path, &storage);
     let disk = source.disk()?;
-    let Some((part, _)) = disk.root_fs() else { return Err(ImageError::NotRaw(path.to_owned())) };
+    let (part, _) = disk.root_fs()?;
     let copy = source.plain(part)?;
     change.run(&copy, &copy)?;
     let error = |source| ImageError::Write { path: path.to_owned(), source };

@@ -1,7 +1,10 @@
 //! A kernel out of its packages, made ready for an image: with the index of its modules and an initrd.
 
 use crate::{
-    ImageError, initrd,
+    ImageError,
+    end::{Program, private_folder},
+    fault::{Fault, copy},
+    initrd,
     tools::{DEPMOD, Tool},
     unpack,
 };
@@ -51,7 +54,7 @@ impl KernelSource {
     /// There is no kernel, or it lacks what the initrd needs.
     pub(crate) fn prepare(&self, folder: &Path, agent: &[u8]) -> Result<Kernel, ImageError> {
         let write = |source| ImageError::Write { path: folder.to_owned(), source };
-        let place = tempfile::Builder::new().prefix(".colinux-kernel-").tempdir_in(folder).map_err(write)?;
+        let place = private_folder(".colinux-kernel-", folder).map_err(write)?;
         match self {
             Self::Files(files) => {
                 files.iter().try_for_each(|file| with_data(file, |data| take_wanted(data, place.path())))?
@@ -72,7 +75,8 @@ impl KernelSource {
 impl Kernel {
     fn finish(folder: TempDir, path: &Path, agent: &[u8]) -> Result<Self, ImageError> {
         let error = |reason: String| ImageError::Package { path: path.to_owned(), reason };
-        let [release] = &*releases(folder.path()).map_err(|source| error(source.to_string()))? else {
+        let read = |source| ImageError::Read { path: folder.path().to_owned(), source };
+        let [release] = &*releases(folder.path()).map_err(read)? else {
             let reason = "there must be one kernel (boot/vmlinuz-*) with its modules (lib/modules/*) in it; Ubuntu has these in two packages (linux-image, linux-modules): name both";
             return Err(error(reason.to_owned()));
         };
@@ -128,7 +132,7 @@ pub fn read_kernel(path: &Path) -> Result<Vec<u8>, ImageError> {
 }
 
 /// The first kernel of an archive.
-fn vmlinuz(archive: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
+fn vmlinuz(archive: &mut dyn Read) -> Result<Option<Vec<u8>>, Fault> {
     for entry in Archive::new(archive).entries()? {
         let mut entry = entry?;
         let is_kernel = place(&entry)?.to_str().is_some_and(|path| path.starts_with("boot/vmlinuz-"));
@@ -142,7 +146,7 @@ fn vmlinuz(archive: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Reads the files of a package as a tar.
-fn with_data<T>(path: &Path, take: impl FnOnce(&mut dyn Read) -> io::Result<T>) -> Result<T, ImageError> {
+fn with_data<T>(path: &Path, take: impl FnOnce(&mut dyn Read) -> Result<T, Fault>) -> Result<T, ImageError> {
     let file = File::open(path).map_err(|source| ImageError::Read { path: path.to_owned(), source })?;
     let error = |reason: io::Error| ImageError::Package { path: path.to_owned(), reason: reason.to_string() };
     let mut package = ar::Archive::new(BufReader::new(file));
@@ -151,7 +155,7 @@ fn with_data<T>(path: &Path, take: impl FnOnce(&mut dyn Read) -> io::Result<T>) 
         if member.header().identifier().starts_with(b"data.tar") {
             let mut reader = BufReader::new(member);
             let start = io::BufRead::fill_buf(&mut reader).map_err(error)?.to_vec();
-            return take(&mut *unpack::unpacked(&start, reader)).map_err(error);
+            return take(&mut *unpack::unpacked(&start, reader)).map_err(|fault| fault.or(error));
         }
     }
     Err(error(io::Error::other("it is no .deb file: there is no data.tar in it")))
@@ -166,7 +170,7 @@ fn place(entry: &Entry<'_, impl Read>) -> io::Result<PathBuf> {
 }
 
 /// Unpacks the files of a kernel, and nothing else; links are left out, because what they lead to is a source tree.
-fn take_wanted(archive: impl Read, to: &Path) -> io::Result<()> {
+fn take_wanted(archive: impl Read, to: &Path) -> Result<(), Fault> {
     for entry in Archive::new(archive).entries()? {
         let mut entry = entry?;
         let path = place(&entry)?;
@@ -176,8 +180,8 @@ fn take_wanted(archive: impl Read, to: &Path) -> io::Result<()> {
             continue;
         }
         let place = to.join(&path);
-        fs::create_dir_all(place.parent().unwrap_or(to))?;
-        io::copy(&mut entry, &mut File::create(place)?)?;
+        fs::create_dir_all(place.parent().unwrap_or(to)).map_err(Fault::of(&place))?;
+        copy(&mut entry, &mut File::create(&place).map_err(Fault::of(&place))?, &place)?;
     }
     Ok(())
 }
@@ -189,18 +193,26 @@ fn fetch(name: &str, suite: &str, to: &Path) -> Result<(), ImageError> {
         .args(["--variant=extract", "--format=tar", "--quiet"])
         .arg(format!("--include={name}"))
         .args([suite, "-"]);
-    let log = tempfile::tempfile().map_err(ImageError::Archive)?;
-    let stderr = log.try_clone().map_err(ImageError::Archive)?;
+    let temporary = |source| ImageError::Write { path: std::env::temp_dir(), source };
+    let log = tempfile::tempfile().map_err(temporary)?;
+    let stderr = log.try_clone().map_err(temporary)?;
     let start = |source| ImageError::Program { program: MMDEBSTRAP.0, package: MMDEBSTRAP.1, source };
-    let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().map_err(start)?;
-    let taken = child.stdout.take().map_or(Ok(()), |stdout| take_wanted(BufReader::new(stdout), to));
-    let status = child.wait().map_err(start)?;
-    if status.success() {
-        return taken.map_err(ImageError::Archive);
+    let mut program = Program::start(command.stdout(Stdio::piped()).stderr(stderr)).map_err(start)?;
+    let taken = program.child.stdout.take().map_or(Ok(()), |stdout| take_wanted(BufReader::new(stdout), to));
+    let status = program.wait().map_err(start)?;
+    match taken {
+        // It fails, too, when nobody reads on.
+        Err(fault @ Fault::Target { .. }) => return Err(fault.of_archive(to)),
+        taken if status.success() => {
+            return taken.map_err(|fault| {
+                fault.or(|source| ImageError::Package { path: name.into(), reason: source.to_string() })
+            });
+        }
+        _ => {}
     }
     let mut words = String::new();
     let read = io::Seek::rewind(&mut &log).and_then(|()| (&log).read_to_string(&mut words));
-    read.map_err(ImageError::Archive)?;
+    read.map_err(temporary)?;
     Err(ImageError::Failed { program: MMDEBSTRAP.0, status, words: words.trim().to_owned() })
 }
 

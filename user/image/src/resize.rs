@@ -38,7 +38,7 @@ impl Source {
     /// The image is in use, is longer, has faults, or a program failed.
     pub fn resize(self, len: u64) -> Result<Grown, ImageError> {
         let (path, len) = (self.path().to_owned(), len.next_multiple_of(SECTOR));
-        let root = self.disk().ok().and_then(|disk| disk.root_fs().map(|(part, _)| part.clone()));
+        let root = self.disk().ok().and_then(|disk| disk.root_fs().ok().map(|(part, _)| part.clone()));
         let last = self.parts()?.into_iter().max_by_key(|part| part.start);
         let write = |source| ImageError::Write { path: path.clone(), source };
         let is_raw = self.format() == Format::Raw;

@@ -1,6 +1,6 @@
 //! Programs that do the work on file systems: e2fsprogs and kmod.
 
-use crate::ImageError;
+use crate::{ImageError, end::Program};
 use std::{
     env, io,
     path::PathBuf,
@@ -37,16 +37,17 @@ impl Tool {
         ImageError::Program { program: self.0, package: self.1, source }
     }
 
-    /// The command, in English.
+    /// The command, in English; what it says is read unless the caller wants it elsewhere.
     pub(crate) fn command(self) -> Result<Command, ImageError> {
         let mut command = Command::new(self.find()?);
-        command.env("LC_ALL", "C").stdin(Stdio::null());
+        command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
 
     /// Runs a command of this tool to its end.
     pub(crate) fn output(self, mut command: Command) -> Result<Output, ImageError> {
-        command.output().map_err(|source| self.missing(source))
+        let output = Program::start(&mut command).and_then(Program::wait_with_output);
+        output.map_err(|source| self.missing(source))
     }
 
     /// As [`Self::output`]; a status that tells of a failure is an error.

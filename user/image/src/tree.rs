@@ -2,7 +2,10 @@
 //!
 //! Nothing is made by the names of an archive until all is known, so no symbolic link in it leads anywhere.
 
-use crate::{ImageError, file::private_folder};
+use crate::{
+    end::private_folder,
+    fault::{Fault, copy},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -113,16 +116,16 @@ impl Tree {
     /// Adds the files of an archive.
     ///
     /// # Errors
-    /// The archive is damaged or contradicts itself.
-    pub(crate) fn add(&mut self, archive: impl Read, how: As) -> Result<(), ImageError> {
+    /// The archive is damaged or contradicts itself, or there is no room for its files.
+    pub(crate) fn add(&mut self, archive: impl Read, how: As) -> Result<(), Fault> {
         let mut archive = Archive::new(archive);
         let mut new = BTreeSet::new();
-        for entry in archive.entries().map_err(ImageError::Archive)? {
-            self.add_entry(entry.map_err(ImageError::Archive)?, how, &mut new)
-                .map_err(ImageError::Archive)?;
+        for entry in archive.entries()? {
+            self.add_entry(entry?, how, &mut new)?;
         }
         // What it is packed with has its checksum at the end.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(ImageError::Archive)
+        io::copy(&mut archive.into_inner(), &mut io::sink())?;
+        Ok(())
     }
 
     fn add_entry(
@@ -130,7 +133,7 @@ impl Tree {
         mut entry: Entry<'_, impl Read>,
         how: As,
         new: &mut BTreeSet<PathBuf>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Fault> {
         let name = inner(&entry.path()?)?;
         if how == As::Layer && self.hide(&name, new)? {
             return Ok(());
@@ -167,7 +170,7 @@ impl Tree {
     }
 
     /// The properties of an entry, and its contents; none for what is no file.
-    fn node(&mut self, entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Node>> {
+    fn node(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<Option<Node>, Fault> {
         let target = entry.link_name()?.map(|target| target.into_owned());
         let target = || target.clone().ok_or_else(|| damaged("a link without a target"));
         let header = entry.header();
@@ -187,14 +190,15 @@ impl Tree {
         node.kind = match header.entry_type() {
             EntryType::Directory => Kind::Folder,
             EntryType::Symlink => Kind::Link(target()?),
-            EntryType::Link => return self.same_as(&target()?).map(Some),
+            EntryType::Link => return Ok(Some(self.same_as(&target()?)?)),
             EntryType::Char => device(false)?,
             EntryType::Block => device(true)?,
             EntryType::Fifo => Kind::Fifo,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let number = self.next();
-                let mut file = File::create_new(self.contents(number))?;
-                io::copy(entry, &mut file)?;
+                let place = self.contents(number);
+                let mut file = File::create_new(&place).map_err(Fault::of(&place))?;
+                copy(entry, &mut file, &place)?;
                 Kind::File(number)
             }
             _ => return Ok(None),
@@ -202,7 +206,7 @@ impl Tree {
         for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
             if extension.key().is_ok_and(|key| key.starts_with(SPARSE)) {
-                return Err(damaged("a sparse file in the PAX format; pack it without --sparse"));
+                return Err(damaged("a sparse file in the PAX format; pack it without --sparse").into());
             }
             if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE)) {
                 node.attributes.push((name.to_owned(), extension.value_bytes().to_vec()));

@@ -36,6 +36,17 @@ pub enum ImageError {
         /// What each candidate lacks.
         detail: String,
     },
+    /// Several file systems, and none is known for the root.
+    #[error(
+        "{} has several file systems and none looks like the root of a system: {found}; name it with root= (partition N: root=/dev/vdaN), \
+         or have one partition as the whole disk: cobd0={},partition=N, or `colinux image convert --partition N`", path.display(), path.display()
+    )]
+    NoRoot {
+        /// The image.
+        path: PathBuf,
+        /// The partitions with file systems.
+        found: String,
+    },
     /// There is no kernel in the image.
     #[error("no kernel (/boot/vmlinuz*) in {}; install one (Debian: `apt install linux-image-amd64`) or give kernel=", .0.display())]
     NoKernel(PathBuf),

@@ -1,10 +1,16 @@
 //! Partitions, by what the table of their disk says about them.
 
 use super::root::{LEN, uuid};
-use gpt::{GptConfig, disk::LogicalBlockSize, partition::Partition as Entry};
+use gpt::{
+    disk::LogicalBlockSize,
+    header::{Header, read_header_from_arbitrary_device as read_header},
+    partition::{Partition as Entry, file_read_partitions as read_entries},
+};
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, DirEntry, File},
+    io::{Cursor, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::Path,
 };
@@ -13,6 +19,10 @@ use std::{
 const SIGNATURE: usize = 440;
 const MAGIC: [u8; 2] = [0x55, 0xaa];
 const SECTOR: usize = 512;
+/// Size of the entries of a GPT; Linux takes no other (block/partitions/efi.c, `is_gpt_valid()`), and the library panics on others.
+const ENTRY: u32 = 128;
+/// Most entries: Linux takes no table of more than 4 MiB.
+const MAX_ENTRIES: u32 = (4 << 20) / ENTRY;
 
 /// A partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +85,28 @@ impl Partition {
     }
 }
 
-/// The GPT of a disk, whose sectors may have either size.
-fn table(disk: &Path) -> Option<Vec<(u32, Entry)>> {
+/// The GPT of a disk, whose sectors may have either size: its entries by their numbers.
+fn table(disk: &Path) -> Option<BTreeMap<u32, Entry>> {
+    let mut disk = File::open(disk).ok()?;
     [LogicalBlockSize::Lb512, LogicalBlockSize::Lb4096].into_iter().find_map(|size| {
-        let disk = GptConfig::new().writable(false).logical_block_size(size).open(disk).ok()?;
-        Some(disk.partitions().iter().map(|(number, entry)| (*number, entry.clone())).collect())
+        let header = header(&mut disk, size)?;
+        read_entries(&mut disk, &header, size).ok()
     })
+}
+
+/// The header of a GPT, or the backup of a broken one. A guest's disk may say anything: what Linux would not take is none.
+fn header(disk: &mut File, size: LogicalBlockSize) -> Option<Header> {
+    let usable = |header: &Header| header.part_size == ENTRY && header.num_parts <= MAX_ENTRIES;
+    let backup = |disk: &mut File| {
+        // The library looks behind the first sector.
+        let mut copy = vec![0; 2 * size.as_usize()];
+        let end = disk.seek(SeekFrom::End(0)).ok()?;
+        let last = (end / u64::from(size)).checked_sub(1)?.checked_mul(size.into())?;
+        disk.read_exact_at(&mut copy[size.as_usize()..], last).ok()?;
+        read_header(&mut Cursor::new(copy), size).ok()
+    };
+    let first = read_header(disk, size).ok().filter(usable);
+    first.or_else(|| backup(disk).filter(usable))
 }
 
 /// The number of a disk with a master boot record.
@@ -95,9 +121,17 @@ fn signature(disk: &Path) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::boot::root::Root;
-    use std::{collections::BTreeMap, path::PathBuf};
+    use gpt::GptConfig;
+    use std::path::PathBuf;
 
     const DISK: u64 = 16 << 20;
+    /// Where the headers of a GPT are, on a disk with sectors of 512 bytes.
+    const HEADERS: [u64; 2] = [512, DISK - 512];
+    /// Where a header has its checksum, and where the table, the number and the size of the entries are (UEFI 2.10, 5.3.2).
+    const SUM: usize = 16;
+    const TABLE: usize = 72;
+    const COUNT: usize = 80;
+    const SIZE: usize = 84;
 
     /// Devices, and folders of sysfs with as many partitions as Linux would make.
     struct Machine(tempfile::TempDir);
@@ -187,6 +221,55 @@ mod tests {
         assert_eq!(machine.find("PARTUUID=0000beef-01"), found("vda1"));
         for missing in ["PARTUUID=12ab34cd-02", "PARTUUID=00000000-01", "PARTUUID=12ab34ce-01"] {
             assert_eq!(machine.find(missing), None, "{missing}");
+        }
+    }
+
+    /// Writes a field of a header, and the checksum without which nobody looks at it.
+    fn write_field(file: &File, header: u64, at: usize, value: &[u8]) {
+        let mut bytes = [0; 92];
+        file.read_exact_at(&mut bytes, header).unwrap();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        bytes[SUM..SUM + 4].fill(0);
+        let sum = crc32fast::hash(&bytes);
+        bytes[SUM..SUM + 4].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&bytes, header).unwrap();
+    }
+
+    #[test]
+    fn odd_tables_have_no_partitions() {
+        let words = [0_u32, 1, 127, 129, 256, 4096, 1 << 31, u32::MAX];
+        let places = [0_u64, 1, DISK / 512, 1 << 54, 1 << 55, (1 << 55) - 1, 1 << 63, u64::MAX];
+        let words = words.iter().flat_map(|word| [COUNT, SIZE].map(|at| (at, word.to_le_bytes().to_vec())));
+        let places = places.iter().map(|place| (TABLE, place.to_le_bytes().to_vec()));
+        let machine = Machine::new();
+        let disk = machine.disk("vda", &[1]);
+        for (at, value) in words.chain(places) {
+            write_gpt(&disk, &["root"], LogicalBlockSize::Lb512);
+            HEADERS.iter().for_each(|header| write_field(&disk, *header, at, &value));
+            assert_eq!(machine.find("PARTLABEL=root"), None, "{at}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn the_backup_of_an_odd_table_is_read_and_an_odd_backup_is_not() {
+        for odd in HEADERS {
+            let machine = Machine::new();
+            let disk = machine.disk("vda", &[1]);
+            write_gpt(&disk, &["root"], LogicalBlockSize::Lb512);
+            write_field(&disk, odd, SIZE, &256_u32.to_le_bytes());
+            assert_eq!(machine.find("PARTLABEL=root"), Some(machine.devices().join("vda1")), "{odd}");
+        }
+    }
+
+    #[test]
+    fn short_disks_have_no_partitions() {
+        for len in [0, 1, 511, 512, 513, 600, 1024, 4096, 8192] {
+            let machine = Machine::new();
+            let disk = machine.disk("vda", &[1]);
+            write_gpt(&disk, &["root"], LogicalBlockSize::Lb512);
+            disk.set_len(len).unwrap();
+            assert_eq!(machine.find("PARTLABEL=root"), None, "{len}");
+            assert_eq!(machine.find("PARTUUID=12ab34cd-01"), None, "{len}");
         }
     }
 }

@@ -75,7 +75,7 @@ fn partitions(devices: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn system(device: PathBuf, disk: &Disk, mounts: &str) -> Option<System> {
-    let (_, fs) = disk.root_fs()?;
+    let (_, fs) = disk.root_fs().ok()?;
     let text = RELEASES.iter().find_map(|path| fs.read_to_string(*path).ok())?;
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
     let kernel = disk.kernels().1.map(|path| path.rsplit('/').next().unwrap_or(&path).to_owned());

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{Import, KernelSource, export::inodes::Inodes, import::tests::Place};
-use std::{os::unix::fs::FileExt, process::Command};
+use std::{fs, os::unix::fs::FileExt, process::Command};
 
 /// Where the partition begins: not where tools of today would put it.
 const FIRST_SECTOR: u64 = 63;
@@ -49,7 +49,7 @@ fn an_image_is_the_same_in_every_format_and_a_partition_is_a_disk_of_its_own() {
     assert!(fs::read(&again).unwrap() == fs::read(&path).unwrap());
     convert(&qcow2, &root, Some(1)).unwrap();
     assert!(fs::read(&root).unwrap() == bytes);
-    assert_eq!(Source::open(&root).unwrap().disk().unwrap().root_device("/dev/vda"), "/dev/vda");
+    assert_eq!(Source::open(&root).unwrap().disk().unwrap().root_device("/dev/vda").unwrap(), "/dev/vda");
     assert!(matches!(convert(&path, &root, None), Err(ImageError::Exists(_))));
     let error = convert(&path, &place.path("x.img"), Some(2)).unwrap_err().to_string();
     assert!(error.contains("no partition 2; it has: 1"), "{error}");
@@ -199,6 +199,20 @@ fn a_kernel_is_added_to_a_qcow2_image_too() {
     let before = fs::read(&vhd).unwrap();
     assert!(Source::open(&vhd).unwrap().add_kernel(&kernel, b"").is_err());
     assert!(fs::read(&vhd).unwrap() == before);
+}
+
+#[test]
+fn an_image_that_ends_early_is_to_blame_for_its_export_and_the_tar_is_not() {
+    let place = Place::new();
+    let (_, bare) = disk(&place);
+    let (image, tar) = (place.path("short.img"), place.path("short.tar"));
+    fs::write(&image, &bare).unwrap();
+    let source = Source::open(&image).unwrap();
+    let large = bare.windows(4096).position(|bytes| bytes.iter().all(|byte| *byte == 7)).unwrap();
+    fs::File::options().write(true).open(&image).unwrap().set_len(large as u64).unwrap();
+    let error = source.export(&tar).unwrap_err();
+    assert!(matches!(&error, ImageError::Read { path, .. } if *path == image), "{error}");
+    assert!(!tar.exists());
 }
 
 #[test]

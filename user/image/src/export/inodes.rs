@@ -2,6 +2,7 @@
 
 use crate::{
     ImageError,
+    end::private_folder,
     ext4::{commands, quoted},
     tools::DEBUGFS,
 };
@@ -49,7 +50,7 @@ impl Inodes {
 
     /// Fetches the values of all attributes.
     fn read_values(&mut self, image: &Path) -> Result<(), ImageError> {
-        let folder = tempfile::tempdir().map_err(temporary)?;
+        let folder = private_folder(".colinux-values-", &std::env::temp_dir()).map_err(temporary)?;
         let mut script = String::new();
         for (file, (path, name, _)) in self.values().enumerate() {
             let target = quoted(&folder.path().join(file.to_string()))?;

@@ -189,7 +189,8 @@ fn a_wrong_checksum_is_seen_also_behind_the_last_file() {
     bytes[crc] ^= 1;
     fs::write(place.path("system.tar.gz"), bytes).unwrap();
     let error = place.import("system.tar.gz", &place.package(&["virtio_blk", "ext4"])).unwrap_err();
-    assert!(matches!(error, ImageError::Archive(_)), "{error}");
+    assert!(matches!(error, ImageError::Archive { .. }), "{error}");
+    assert!(error.to_string().contains("system.tar.gz"), "{error}");
 }
 
 #[test]

@@ -100,12 +100,21 @@ fn a_sparse_file_of_a_kind_that_is_not_read_is_an_error() {
     builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..])]).unwrap();
     let mut header = header();
     builder.append_data(&mut header, "file", &[][..]).unwrap();
-    let error = tree().add(&*builder.into_inner().unwrap(), As::Plain).unwrap_err().to_string();
+    let error = tree().add(&*builder.into_inner().unwrap(), As::Plain).unwrap_err();
+    let error = error.of_archive(Path::new("x.tar")).to_string();
     assert!(error.contains("sparse"), "{error}");
 }
 
 #[test]
 fn a_damaged_archive_is_an_error() {
     let bytes = archive(&["file"]);
-    assert!(matches!(tree().add(&bytes[..514], As::Plain), Err(ImageError::Archive(_))));
+    assert!(matches!(tree().add(&bytes[..514], As::Plain), Err(Fault::Source(_))));
+}
+
+#[test]
+fn an_archive_is_not_to_blame_for_the_place_of_its_files() {
+    let mut tree = tree();
+    fs::remove_dir(tree.contents.path()).unwrap();
+    let (place, fault) = (tree.contents(1), tree.add(&*archive(&["file"]), As::Plain).unwrap_err());
+    assert!(matches!(fault, Fault::Target { path, .. } if path == place));
 }

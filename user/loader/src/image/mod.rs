@@ -21,6 +21,9 @@ const SMALLEST: u64 = 64 << 10;
 const MAX_KERNEL: u64 = 512 << 20;
 /// Offset of the superblock in an ext4 file system.
 const SUPERBLOCK: u64 = 1024;
+/// Files that tell a root from other file systems: those of a distribution, and, where no file system has any of them, those without which nothing starts.
+const SIGNS: [&[&str]; 2] =
+    [&["/etc/os-release", "/usr/lib/os-release", "/etc/fstab"], &["/sbin/init", "/bin/sh"]];
 /// Feature bit of a file system with block numbers of 64 bits.
 const INCOMPAT_64BIT: u64 = 0x80;
 
@@ -65,6 +68,12 @@ struct Volume {
     fs: Ext4,
 }
 
+impl Volume {
+    fn describe(&self) -> String {
+        format!("{} of {} MiB", self.part.name(), self.part.len >> 20)
+    }
+}
+
 /// The kernel and initrd of a disk.
 pub struct KernelFiles {
     /// Path of the kernel inside the image.
@@ -101,7 +110,7 @@ impl Disk {
         let mut volumes = Vec::new();
         let mut problems = Vec::new();
         for part in partitions::list(&medium).map_err(io_error)? {
-            let name = part.number.map_or("whole disk".to_owned(), |number| format!("partition {number}"));
+            let name = part.name();
             let section = Section { medium: Arc::clone(&medium), start: part.start, len: part.len };
             match section.load() {
                 Ok(fs) => volumes.push(Volume { part, fs }),
@@ -114,23 +123,35 @@ impl Disk {
         Ok(Self { path: path.to_owned(), volumes })
     }
 
-    fn root(&self) -> Option<&Volume> {
-        let is_root = |volume: &&Volume| {
-            ["/etc/os-release", "/usr/lib/os-release", "/etc/fstab"]
-                .iter()
-                .any(|path| exists(&volume.fs, path))
+    /// The file system that looks like a root, or the only one there is.
+    fn root(&self) -> Result<&Volume, ImageError> {
+        if let [only] = &*self.volumes {
+            return Ok(only);
+        }
+        let with = |signs: &&[&str]| {
+            let has = |volume: &&Volume| signs.iter().any(|path| exists(&volume.fs, path));
+            self.volumes.iter().find(has)
         };
-        self.volumes.iter().find(is_root).or(self.volumes.first())
+        SIGNS.iter().find_map(with).ok_or_else(|| ImageError::NoRoot {
+            path: self.path.clone(),
+            found: self.volumes.iter().map(Volume::describe).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// The guest's name of the root file system when the image is its disk `disk`, such as `/dev/vda1`.
-    pub fn root_device(&self, disk: &str) -> String {
-        let number = self.root().and_then(|volume| volume.part.number);
-        number.map_or(disk.to_owned(), |number| format!("{disk}{number}"))
+    ///
+    /// # Errors
+    /// There are several file systems, and none looks like a root.
+    pub fn root_device(&self, disk: &str) -> Result<String, ImageError> {
+        let number = self.root()?.part.number;
+        Ok(number.map_or(disk.to_owned(), |number| format!("{disk}{number}")))
     }
 
     /// Where the root file system is on the disk, and the file system.
-    pub fn root_fs(&self) -> Option<(&Part, &Ext4)> {
+    ///
+    /// # Errors
+    /// As [`Self::root_device`].
+    pub fn root_fs(&self) -> Result<(&Part, &Ext4), ImageError> {
         self.root().map(|volume| (&volume.part, &volume.fs))
     }
 

@@ -38,6 +38,11 @@ pub struct Part {
 }
 
 impl Part {
+    /// What messages call it.
+    pub(super) fn name(&self) -> String {
+        self.number.map_or("whole disk".to_owned(), |number| format!("partition {number}"))
+    }
+
     /// The byte behind it; none when there is no such number.
     pub(super) fn end(&self) -> Option<u64> {
         self.start.checked_add(self.len)

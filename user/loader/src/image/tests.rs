@@ -24,7 +24,7 @@ fn debian(directory: &Path, size: &str) -> PathBuf {
 
 fn check(image: &Path, root: &str) {
     let disk = Disk::open(image).unwrap();
-    assert_eq!(disk.root_device("/dev/vda"), root);
+    assert_eq!(disk.root_device("/dev/vda").unwrap(), root);
     let files = disk.kernel().unwrap();
     assert_eq!((files.name.as_str(), files.kernel), ("/vmlinuz", vec![0x4d; 300_000]));
     let mut initrd = files.initrd.unwrap();
@@ -62,6 +62,64 @@ fn parted(directory: &Path) -> PathBuf {
 fn partitions_are_found() {
     let directory = tempfile::tempdir().unwrap();
     check(&parted(directory.path()), "/dev/vda2");
+}
+
+/// A disk with an ext4 partition of 4 MiB for each list of files.
+fn volumes(directory: &Path, files: &[&[&str]]) -> Disk {
+    const SECTORS: u32 = 8192;
+    let image = directory.join("volumes.img");
+    let mut disk = vec![0; 1 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    for (entry, files) in files.iter().enumerate() {
+        let (tree, fs) = (directory.join(format!("tree{entry}")), directory.join(format!("fs{entry}")));
+        fs::create_dir(&tree).unwrap();
+        for file in *files {
+            let path = tree.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "M").unwrap();
+        }
+        run(Command::new("/sbin/mkfs.ext4").args(["-q", "-d"]).arg(&tree).arg(&fs).arg("4M"));
+        let at = 446 + 16 * entry;
+        disk[at + 4] = 0x83;
+        let start = (disk.len() / 512) as u32;
+        disk[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        disk[at + 12..at + 16].copy_from_slice(&SECTORS.to_le_bytes());
+        disk.extend(fs::read(fs).unwrap());
+    }
+    fs::write(&image, disk).unwrap();
+    Disk::open(&image).unwrap()
+}
+
+#[test]
+fn of_several_file_systems_none_is_taken_for_the_root_by_its_place() {
+    let roots: [(&[&[&str]], Option<&str>); 7] = [
+        (&[&["vmlinuz-6.1"], &["data"]], None),
+        (&[&["vmlinuz-6.1"], &["data"], &["etc/fstab"]], Some("/dev/vda3")),
+        (&[&["vmlinuz-6.1"], &["sbin/init", "bin/sh"]], Some("/dev/vda2")),
+        (&[&["sbin/init"], &["etc/os-release"]], Some("/dev/vda2")),
+        // The root is where we cannot look.
+        (&[&["vmlinuz-6.1"]], Some("/dev/vda1")),
+        (&[&["vmlinuz-6.1", "boot/vmlinuz-6.1"]], Some("/dev/vda1")),
+        (&[&["a"], &["b"], &["c"]], None),
+    ];
+    for (files, root) in roots {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = volumes(directory.path(), files);
+        assert_eq!(disk.root_device("/dev/vda").ok().as_deref(), root, "{files:?}");
+        assert_eq!(disk.root_fs().is_ok(), root.is_some(), "{files:?}");
+    }
+}
+
+#[test]
+fn whoever_must_choose_the_root_is_told_among_what() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = volumes(directory.path(), &[&["vmlinuz-6.1"], &["data"]]);
+    let error = disk.root_device("/dev/vda").unwrap_err().to_string();
+    for words in ["partition 1 of 4 MiB, partition 2 of 4 MiB", "root=/dev/vdaN", "volumes.img,partition=N"] {
+        assert!(error.contains(words), "{error}");
+    }
+    // The kernel is known all the same.
+    assert_eq!(disk.kernel().unwrap().name, "/vmlinuz-6.1");
 }
 
 #[test]
