@@ -274,8 +274,12 @@ pub struct Stats {
     pub lent: u64,
     /// Times a vCPU waited for an event, and it came while its thread was awake.
     pub awake: u64,
+    /// Nanoseconds for which memory was taken from the host, in all.
+    pub search_ns: u64,
+    /// ... at most at a stretch: so long the host could not use one range of its memory, of 64 MiB or of the contiguous piece that was wanted.
+    pub longest_take_ns: u64,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 3],
 }
 
 const _: () = {

@@ -89,6 +89,8 @@ pub mod order {
 pub mod feature {
     /// The host runs with CR4.PCIDE set, so the guest may set it too.
     pub const PCID: u64 = 1 << 0;
+    /// vCPUs have to take turns: the host has fewer CPUs for them.
+    pub const TURNS: u64 = 1 << 1;
 }
 
 /// One page for each vCPU, at [`crate::window::vcpu_page`].

@@ -6,7 +6,7 @@ use crate::hypercall::{call, index, irqs_off, vcpu_count, vcpu_page, vm};
 use crate::room::{peek, poke};
 use crate::{apic, console, memory};
 use colinux_abi::hypercall::{RAISE, START_VCPU, STOP_VCPU, YIELD};
-use colinux_abi::page::event;
+use colinux_abi::page::{event, feature};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 kbind::symbols! {
@@ -15,6 +15,7 @@ kbind::symbols! {
     static ONLINE_MASK = "__cpu_online_mask";
     static PRESET_LPJ = "preset_lpj";
     static LOOPS_PER_JIFFY = "loops_per_jiffy";
+    static VIRT_SPIN_LOCK: optional = "virt_spin_lock_key";
     static PARALLEL_BRINGUP: optional = "x86_cpuinit+x86_cpuinit_ops.parallel_bringup";
 }
 
@@ -26,6 +27,7 @@ kbind::functions! {
     fn smp_prepare_cpus_common();
     fn set_cpu_online(cpu: u32, online: bool);
     fn play_dead_common();
+    optional fn static_key_enable(key: u64);
 }
 
 kbind::hooks! {
@@ -92,6 +94,19 @@ extern "C" fn prepare_cpus(_max: u32) {
     }
     apic::disable(true);
     keep_calibration();
+    take_unfair_locks();
+}
+
+/// The kernel's locks have queues: one that is free is handed to the vCPU that has waited longest, and waits for it where that one has no CPU of the host just now. Of many vCPUs on few CPUs each hand-over would
+/// take a turn of all of them. The kernel has the lock that hypervisors want (`virt_spin_lock()`, arch/x86/include/asm/qspinlock.h): whoever asks when it is free has it.
+fn take_unfair_locks() {
+    if vm().features & feature::TURNS == 0 {
+        return;
+    }
+    if let (Some(key), Some(enable)) = (VIRT_SPIN_LOCK.addr(), static_key_enable()) {
+        // SAFETY: a key of the kernel; process context, before the other CPUs start and before what is set at boot is read-only. No lock has a queue yet.
+        unsafe { enable(key) };
+    }
 }
 
 /// A starting CPU measures its speed (init/calibrate.c) by a clock that another CPU advances, with interrupts off and without `pause`. All vCPUs are

@@ -26,12 +26,13 @@ use colinux_loader::{Guest, HostFacts, LoadError, Machine, MachineError, Medium,
 use std::{
     cell::Cell,
     fs::File,
+    num::NonZeroUsize,
     path::PathBuf,
     sync::{
         Arc,
         mpsc::{Receiver, channel},
     },
-    thread::JoinHandle,
+    thread::{JoinHandle, available_parallelism},
 };
 use tracing::{debug, info, warn};
 
@@ -166,7 +167,11 @@ fn open_log(path: &PathBuf) -> Result<File, VmmError> {
 }
 
 fn host_facts(info: &Info, vcpu_count: u32, device_count: u32) -> HostFacts {
-    let features = if info.flags & info::PCID != 0 { feature::PCID } else { 0 };
+    let pcid = if info.flags & info::PCID != 0 { feature::PCID } else { 0 };
+    // Without an answer, which /proc would give, there may be few.
+    let cpus = available_parallelism().map_or(1, NonZeroUsize::get);
+    let turns = if vcpu_count as usize > cpus { feature::TURNS } else { 0 };
+    let features = pcid | turns;
     let five_level = info.flags & info::LA57 != 0;
     HostFacts { vcpu_count, device_count, tsc_khz: info.tsc_khz, features, five_level }
 }
