@@ -40,14 +40,18 @@ pub fn start() -> Result<(), HostError> {
 
 /// The host's memory, for one search.
 pub struct HostMemory {
-    /// Ticks that this search took itself.
+    /// Ticks that this search took itself, since its clock was started.
     spent: u64,
+    /// Ticks of all attempts.
+    total: u64,
+    /// Of the longest.
+    longest: u64,
 }
 
 impl HostMemory {
     /// Begins a search.
     pub fn new() -> Self {
-        Self { spent: 0 }
+        Self { spent: 0, total: 0, longest: 0 }
     }
 
     /// Takes pages when it is our turn; what the kernel says.
@@ -57,8 +61,16 @@ impl HostMemory {
         let begun = ticks();
         // SAFETY: all of the range has page structures, and lies in one zone.
         let result = unsafe { alloc_contig_range(start, end, kind, gfp_kernel()) };
-        self.spent += ticks().wrapping_sub(begun);
+        let taken = ticks().wrapping_sub(begun);
+        self.spent += taken;
+        self.total += taken;
+        self.longest = self.longest.max(taken);
         result
+    }
+
+    /// Nanoseconds of all attempts, and of the longest.
+    pub fn cost(&self) -> (u64, u64) {
+        (nanoseconds(self.total), nanoseconds(self.longest))
     }
 
     /// Address behind all memory.
@@ -121,6 +133,11 @@ pub fn page(pfn: u64) -> Opaque {
 fn ticks() -> u64 {
     // SAFETY: every x86-64 CPU has it.
     unsafe { _rdtsc() }
+}
+
+fn nanoseconds(ticks: u64) -> u64 {
+    let khz = u64::from(tsc_khz()).max(1);
+    ticks / khz * 1_000_000 + ticks % khz * 1_000_000 / khz
 }
 
 /// Lets others run, where the kernel is not preemptible.

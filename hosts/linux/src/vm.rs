@@ -53,6 +53,9 @@ pub struct VmObject {
     passages: UnsafeCell<Option<Passages>>,
     /// Bytes of vCPUs' files.
     vcpu_bytes: AtomicU64,
+    /// See [`Stats`].
+    search_ns: AtomicU64,
+    longest_take_ns: AtomicU64,
 }
 
 // SAFETY: each field may be zero; `create` sets the passages before it does anything else.
@@ -166,7 +169,9 @@ impl VmObject {
         let mut taken = KBox::<Extents>::zeroed()?;
         let mut host = HostMemory::new();
         // Not under the mutex: moving the host's pages may have to wait for those who fault on ours.
-        if let Err(shortage) = memory::acquire(&mut host, request, &mut taken) {
+        let acquired = memory::acquire(&mut host, request, &mut taken);
+        self.account(&host);
+        if let Err(shortage) = acquired {
             request.found = shortage.found;
             return Err(shortage.error);
         }
@@ -269,7 +274,9 @@ impl VmObject {
             return Err(HostError::Invalid);
         }
         // Not under the mutex: moving the host's pages may have to wait for those who fault on ours.
-        match host.take(piece) {
+        let take = host.take(piece);
+        self.account(&host);
+        match take {
             Take::Got => {}
             Take::InUse => return Err(HostError::Busy),
             Take::Stop => return Err(HostError::Interrupted),
@@ -296,6 +303,13 @@ impl VmObject {
         Ok(())
     }
 
+    /// Accounts for what the host was kept from its memory.
+    fn account(&self, host: &HostMemory) {
+        let (total, longest) = host.cost();
+        self.search_ns.fetch_add(total, Ordering::Relaxed);
+        self.longest_take_ns.fetch_max(longest, Ordering::Relaxed);
+    }
+
     /// Accounts for a vCPU's file.
     pub fn add_vcpu_bytes(&self, bytes: i64) {
         self.vcpu_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -308,6 +322,8 @@ impl VmObject {
         (stats.memory, stats.lent) = (config.extents.bytes(), config.lent.bytes());
         drop(config);
         let passages = self.passages().map_or(0, Passages::bytes);
+        stats.search_ns = self.search_ns.load(Ordering::Relaxed);
+        stats.longest_take_ns = self.longest_take_ns.load(Ordering::Relaxed);
         stats.overhead = size_of::<Self>() as u64 + passages + self.vcpu_bytes.load(Ordering::Relaxed);
         stats
     }

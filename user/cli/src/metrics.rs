@@ -18,7 +18,7 @@ struct Metric {
     value: fn(&VmStatus, &Counters) -> u64,
 }
 
-const METRICS: [Metric; 13] = [
+const METRICS: [Metric; 15] = [
     Metric { name: "uptime_seconds", kind: "gauge", help: "Time since its start.", value: |vm, _| vm.uptime },
     Metric { name: "vcpus", kind: "gauge", help: "Number of vCPUs.", value: |vm, _| vm.vcpus.into() },
     Metric {
@@ -44,6 +44,18 @@ const METRICS: [Metric; 13] = [
         kind: "gauge",
         help: "Memory of the driver for it.",
         value: |_, n| n.overhead,
+    },
+    Metric {
+        name: "search_nanoseconds_total",
+        kind: "counter",
+        help: "Time in which memory was taken from the host.",
+        value: |_, n| n.search_ns,
+    },
+    Metric {
+        name: "longest_take_nanoseconds",
+        kind: "gauge",
+        help: "The longest time in which one range was.",
+        value: |_, n| n.longest_take_ns,
     },
     Metric {
         name: "crossings_total",

@@ -161,6 +161,8 @@ pub fn stats(name: Option<&str>, json: bool) -> Result<Status, Failure> {
         ("bytes of guest memory", counters.memory),
         ("bytes of it that the host uses", counters.lent),
         ("bytes of the driver for this VM", counters.overhead),
+        ("microseconds in which its memory was taken from the host", counters.search_ns / 1000),
+        ("... at most at a stretch", counters.longest_take_ns / 1000),
     ] {
         println!("{count:>16}  {what}");
     }

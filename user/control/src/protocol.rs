@@ -178,6 +178,12 @@ pub struct Counters {
     /// Times a vCPU waited for an event that came before its thread slept.
     #[serde(default)]
     pub awake: u64,
+    /// Nanoseconds for which memory was taken from the host, in all.
+    #[serde(default)]
+    pub search_ns: u64,
+    /// ... at most at a stretch.
+    #[serde(default)]
+    pub longest_take_ns: u64,
     /// Bytes of the driver's own memory for this VM.
     pub overhead: u64,
 }

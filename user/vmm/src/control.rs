@@ -274,6 +274,8 @@ impl Control {
             memory: stats.memory,
             lent: stats.lent,
             awake: stats.awake,
+            search_ns: stats.search_ns,
+            longest_take_ns: stats.longest_take_ns,
             overhead: stats.overhead,
         })
     }
