@@ -162,6 +162,7 @@ impl LabBuilder {
             initrd: folder.path().join(INITRD),
             console: folder.path().join("console.log"),
             messages: folder.path().join("qemu.log"),
+            pid: folder.path().join("pid"),
             kernel: kernel.vmlinuz.clone(),
         };
         fs::write(&boot.initrd, self.initramfs(&kernel)?)?;
@@ -353,6 +354,14 @@ impl Lab {
             "the machine ended by {said:?}, not by {reason}; its host's last words:\n{}",
             tail(&self.host_log()?)
         );
+        Ok(())
+    }
+
+    /// Cuts the host's power: its disks keep what they have been given, and can be another host's at once.
+    pub fn cut_power(mut self) -> Result<()> {
+        self.check_log()?;
+        self.machine.cut_power()?;
+        self.leave();
         Ok(())
     }
 

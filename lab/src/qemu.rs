@@ -1,8 +1,10 @@
 //! The machine that the lab's host runs on.
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -88,6 +90,8 @@ pub struct Boot {
     pub console: PathBuf,
     /// Where QEMU's own messages go.
     pub messages: PathBuf,
+    /// Where QEMU writes its process's number.
+    pub pid: PathBuf,
 }
 
 /// A machine that runs; it ends when this is dropped.
@@ -97,6 +101,7 @@ pub struct Running {
     pub channel: UnixStream,
     /// The monitor.
     pub monitor: UnixStream,
+    pid: PathBuf,
 }
 
 impl Machine {
@@ -118,7 +123,7 @@ impl Machine {
             .stderr(File::create(&boot.messages)?)
             .spawn()
             .context("QEMU cannot be started: is qemu-system-x86 installed?")?;
-        Ok(Running { child, channel, monitor })
+        Ok(Running { child, channel, monitor, pid: boot.pid.clone() })
     }
 
     fn arguments(&self, boot: &Boot) -> Vec<OsString> {
@@ -134,6 +139,7 @@ impl Machine {
         add(&["-device", &format!("virtserialport,chardev=agent,name={PORT_NAME}")]);
         add(&["-chardev", "socket,id=monitor,fd=1", "-mon", "chardev=monitor,mode=control"]);
         add(&["-serial", &format!("file:{}", boot.console.display())]);
+        add(&["-pidfile", &boot.pid.to_string_lossy()]);
         add(&["-kernel", &boot.kernel.to_string_lossy(), "-initrd", &boot.initrd.to_string_lossy()]);
         add(&["-append", &self.kernel_command_line()]);
         if let Some(firmware) = &self.firmware {
@@ -177,6 +183,18 @@ impl Machine {
 }
 
 impl Running {
+    /// Ends the machine as a power cut does: what its disks have been given stays, and nobody holds them any more.
+    pub fn cut_power(&mut self) -> Result<()> {
+        let pid = fs::read_to_string(&self.pid).context("reading QEMU's process number")?;
+        let qemu = Pid::from_raw(pid.trim().parse()?).context("QEMU has a process number")?;
+        let qemu = pidfd_open(qemu, PidfdFlags::empty()).context("watching QEMU")?;
+        self.child.kill().context("killing QEMU")?;
+        let mut ended = [PollFd::new(&qemu, PollFlags::IN)];
+        let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+        anyhow::ensure!(poll(&mut ended, Some(&limit))? == 1, "QEMU does not end");
+        Ok(())
+    }
+
     /// Waits for the machine to end by itself, and QEMU well.
     pub fn wait(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;

@@ -18,6 +18,7 @@ pub fn bare(spec: &KernelSpec) -> Result<Results> {
         initrd: folder.path().join("initrd"),
         console: folder.path().join("console"),
         messages: folder.path().join("messages"),
+        pid: folder.path().join("pid"),
     };
     fs::write(&boot.initrd, small::initrd(&[("/bin/probe", &fs::read(executables::get()?.probe)?)])?)?;
     let machine = Machine {
