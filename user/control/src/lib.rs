@@ -11,5 +11,5 @@ mod protocol;
 
 pub use connection::{Connection, MAX_KEPT, MAX_REQUEST, read_line, write_line};
 pub use error::ControlError;
-pub use place::{Claim, Place};
+pub use place::{Claim, Place, check_name};
 pub use protocol::{Counters, Ending, Reply, Request, Size, Status};

@@ -200,7 +200,11 @@ fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), ControlError> {
+/// Whether a VM can have this name.
+///
+/// # Errors
+/// [`ControlError::BadName`].
+pub fn check_name(name: &str) -> Result<(), ControlError> {
     let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let fits =
         (1..=MAX_NAME).contains(&name.len()) && !name.starts_with(['.', '-']) && name.chars().all(good);

@@ -2,6 +2,8 @@
 
 use crate::{DiskOptions, FolderOptions, NetOptions, SerialOptions, VmmError};
 use colinux_abi::MAX_DEVICES;
+use colinux_control::check_name;
+use colinux_devices::MAX_SERIAL_PORTS;
 use std::path::PathBuf;
 
 /// A name for a VM.
@@ -58,11 +60,15 @@ pub struct Options {
 const ALWAYS: usize = 2;
 
 impl Options {
-    /// Checks that the guest has room for its devices; all serial ports are one.
+    /// Checks the name, and that the guest has room for its devices; all serial ports are one.
     ///
     /// # Errors
-    /// [`VmmError::TooManyDevices`].
+    /// [`VmmError::TooManyDevices`], [`VmmError::TooManyPorts`], or the name cannot be one.
     pub fn check(&self) -> Result<(), VmmError> {
+        check_name(&self.name.word)?;
+        if self.serials.len() > MAX_SERIAL_PORTS {
+            return Err(VmmError::TooManyPorts(MAX_SERIAL_PORTS));
+        }
         let count = self.devices();
         if count <= MAX_DEVICES {
             return Ok(());
@@ -86,6 +92,8 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Endpoint;
+    use colinux_control::ControlError;
 
     fn options(folders: usize, vsock: Sockets) -> Options {
         let folder = |number: usize| FolderOptions {
@@ -118,5 +126,17 @@ mod tests {
         options(MAX_DEVICES - ALWAYS - 1, Sockets::Address(3)).check().unwrap();
         let error = options(MAX_DEVICES - ALWAYS, Sockets::Address(3)).check().unwrap_err();
         assert!(error.to_string().contains("leave 1 of the disks"), "{error}");
+    }
+
+    #[test]
+    fn what_no_guest_can_have_is_refused() {
+        let port =
+            |number: usize| SerialOptions { name: format!("ttys{number}"), endpoint: Endpoint::Attach };
+        let ports = |count| Options { serials: (0..count).map(port).collect(), ..options(0, Sockets::Auto) };
+        ports(MAX_SERIAL_PORTS).check().unwrap();
+        assert!(matches!(ports(MAX_SERIAL_PORTS + 1).check(), Err(VmmError::TooManyPorts(_))));
+        let name = Name { word: "a/b".to_owned(), exact: true };
+        let error = Options { name, ..options(0, Sockets::Auto) }.check().unwrap_err();
+        assert!(matches!(error, VmmError::Control(ControlError::BadName(_))), "{error}");
     }
 }

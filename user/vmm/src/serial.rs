@@ -5,7 +5,7 @@ use crate::{
     console::{Console, Keyboard},
 };
 use colinux_control::{Claim, Size};
-use colinux_devices::{MAX_SERIAL_PORTS, PortInput, PortOutput, Serial};
+use colinux_devices::{PortInput, PortOutput, Serial};
 use rustix::{
     fs::OFlags,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
@@ -61,9 +61,6 @@ pub(crate) fn open(
 ) -> Result<(Option<Serial>, Vec<Arc<Console>>), VmmError> {
     if ports.is_empty() {
         return Ok((None, Vec::new()));
-    }
-    if ports.len() > MAX_SERIAL_PORTS {
-        return Err(VmmError::TooManyPorts(MAX_SERIAL_PORTS));
     }
     let open = |port: &SerialOptions| {
         let error = |source| VmmError::Serial { name: port.name.clone(), source };
