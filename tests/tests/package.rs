@@ -10,6 +10,9 @@ const USER: &str = "set -e
 useradd --create-home --groups colinux ann
 chown ann /dev/lab/disk0
 chgrp colinux /dev/vhost-vsock && chmod 660 /dev/vhost-vsock
+ip link set lo up; modprobe dummy; ip link set dummy0 up
+ip addr add 192.0.2.2/24 dev dummy0; ip route add default via 192.0.2.1
+mkdir /srv/www; echo from the host > /srv/www/file; busybox httpd -p 8000 -h /srv/www
 runuser -l ann -c 'mkdir -p .local/share/colinux && ln -s /dev/lab/disk0 .local/share/colinux/web.img'";
 
 /// Starts the Debian of the second disk with namespaces of its own; its systemd behaves as in a container, because the devices are the host's.
@@ -49,7 +52,7 @@ fn the_package_brings_the_program_and_takes_all_of_it_away() -> Result<()> {
         lab.ok(&format!("test -s {file}"))?;
     }
     lab.ok(USER)?;
-    lab.ok(&by_ann("colinux start web"))?;
+    lab.ok(&by_ann("colinux start web eth0=slirp,,tcp:8080:80"))?;
     assert_eq!(lab.ok("colinux list")?, "", "guests of others are not shown");
     let refused = lab.run("dpkg -r colinux")?;
     ensure!(refused.status != 0 && refused.stderr.contains("end the guests first"), "{refused:?}");
@@ -77,9 +80,19 @@ fn restarted(lab: &Lab, pid: &str) -> Result<()> {
     assert_eq!(lab.ok(&by_ann("colinux exec --wait web -- id -u"))?, "0\n", "root of the guest");
     assert_eq!(lab.ok(&by_ann("colinux restart web"))?, "web\n");
     ensure!(lab.ok(&by_ann("colinux list --json | grep pid"))? != pid, "the process is the same");
+    connected(lab)?;
     let metrics = lab.ok(&by_ann("colinux metrics"))?;
     ensure!(metrics.contains("colinux_guests 1\n"), "{metrics}");
     ensure!(metrics.contains("\ncolinux_vcpus{guest=\"web\"} 1\n"), "{metrics}");
+    Ok(())
+}
+
+/// The network that needs no root, both ways.
+fn connected(lab: &Lab) -> Result<()> {
+    const SERVE: &str = "until busybox wget -q -O /tmp/file http://10.0.2.2:8000/file; do sleep 1; done; busybox httpd -p 80 -h /tmp";
+    lab.ok(&format!("runuser -l ann -c \"colinux exec --wait web -- timeout 120 sh -c '{SERVE}'\""))?;
+    assert_eq!(lab.ok("busybox wget -q -O - http://127.0.0.1:8080/file")?, "from the host\n");
+    assert_eq!(lab.ok("ps -o user= -p $(pgrep passt)")?, "ann\n");
     Ok(())
 }
 
