@@ -2,8 +2,8 @@
 
 use crate::hypercall::{call, irqs_off, vm};
 use crate::room::{Room, is_error};
-use crate::waits::PATIENCE;
-use colinux_abi::hypercall::{CONSOLE, YIELD};
+use crate::waits;
+use colinux_abi::hypercall::CONSOLE;
 use colinux_abi::window;
 use core::fmt::{Arguments, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -142,12 +142,9 @@ fn write(bytes: &[u8]) {
 fn locked<R>(body: impl FnOnce() -> R) -> R {
     let mut rounds = 0;
     while LOCK.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        core::hint::spin_loop();
         rounds += 1;
         // Interrupts are off, and the holder may be a vCPU that waits for this one's CPU of the host.
-        if rounds % PATIENCE == 0 {
-            call(YIELD, 0, 0);
-        }
+        waits::pause(rounds);
     }
     let result = body();
     LOCK.store(false, Ordering::Release);

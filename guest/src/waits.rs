@@ -4,6 +4,8 @@
 //! `pause` of the kernel's text a software interrupt. Its entry (in `stubs.s`) pauses, and when that has gone on for a while it asks the host to let others run.
 //! Everything else that waits has its interrupts on.
 
+use crate::hypercall::call;
+use colinux_abi::hypercall::YIELD;
 use colinux_abi::page::VcpuPage;
 use core::mem::offset_of;
 
@@ -15,5 +17,13 @@ pub const PATIENCE: usize = 64;
 pub const COUNTER: usize = offset_of!(VcpuPage, scratch) + 16;
 
 const _: () = assert!(PATIENCE.is_power_of_two());
+
+/// Waits for a moment in the round `round` of a wait, counted from 1: what is waited for may need this vCPU's CPU of the host.
+pub fn pause(round: u32) {
+    core::hint::spin_loop();
+    if round.is_multiple_of(PATIENCE as u32) {
+        call(YIELD, 0, 0);
+    }
+}
 
 kbind::waits! { "_stext" to "_etext" = VECTOR; }

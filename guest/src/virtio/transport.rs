@@ -4,9 +4,9 @@ use super::bus::VRING_TRANSPORT_FEATURES;
 use super::{number, queue, turn};
 use crate::hypercall::{call, device_page};
 use crate::room::Room;
-use crate::waits::PATIENCE;
+use crate::waits;
 use colinux_abi::device::{CONFIG_SIZE, DevicePage};
-use colinux_abi::hypercall::{CONFIG_WRITTEN, DEVICE_STATUS, YIELD};
+use colinux_abi::hypercall::{CONFIG_WRITTEN, DEVICE_STATUS};
 use colinux_logic::generation::settled;
 use core::sync::atomic::{Ordering, fence};
 
@@ -100,14 +100,7 @@ extern "C" fn generation(device: *const u8) -> u32 {
         fence(Ordering::Acquire);
         page(device).config_generation.load(Ordering::Acquire)
     };
-    let wait = |round: u32| {
-        core::hint::spin_loop();
-        // The host's thread may be one that waits for this CPU.
-        if round.is_multiple_of(PATIENCE as u32) {
-            call(YIELD, 0, 0);
-        }
-    };
-    settled(read, wait)
+    settled(read, waits::pause)
 }
 
 extern "C" fn get_status(device: *const u8) -> u8 {
