@@ -5,7 +5,7 @@ use crate::kernel::Kernel;
 use crate::process::{Output, Process};
 use crate::progress::{Step, tail};
 use crate::proto::Spawn;
-use crate::qemu::{Boot, Disk, Machine, Running};
+use crate::qemu::{Boot, Disk, INITRD, Machine, Running};
 use crate::qmp::Qmp;
 use crate::session::Session;
 use crate::{apt, executables, initramfs::Archive, log, rootfs, small};
@@ -158,13 +158,7 @@ impl LabBuilder {
         let built_in = built_in.map(|(serial, file)| Disk { file, serial: serial.into(), snapshot: true });
         self.machine.disks.splice(0..0, built_in);
         let folder = tempfile::Builder::new().prefix("colinux-lab-").tempdir()?;
-        let boot = Boot {
-            initrd: folder.path().join(INITRD),
-            console: folder.path().join("console.log"),
-            messages: folder.path().join("qemu.log"),
-            pid: folder.path().join("pid"),
-            kernel: kernel.vmlinuz.clone(),
-        };
+        let boot = Boot::new(kernel.vmlinuz.clone(), folder.path());
         fs::write(&boot.initrd, self.initramfs(&kernel)?)?;
         let _step = Step::passing(format!("booting the lab host ({})", kernel.release));
         let machine = self.machine.start(&boot)?;
@@ -231,9 +225,6 @@ impl LabBuilder {
         Ok(files)
     }
 }
-
-/// Name of the file that the host boots with.
-const INITRD: &str = "initrd";
 
 /// Where `colinux` keeps the kernels that root has unpacked.
 const KEPT: &str = "/var/cache/colinux/kernels";

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -79,6 +79,9 @@ impl Default for Machine {
     }
 }
 
+/// Name of the file that a machine boots with.
+pub(crate) const INITRD: &str = "initrd";
+
 /// The files that a machine boots from, and where it writes.
 #[derive(Clone, Debug)]
 pub struct Boot {
@@ -102,6 +105,20 @@ pub struct Running {
     /// The monitor.
     pub monitor: UnixStream,
     pid: PathBuf,
+}
+
+impl Boot {
+    /// The kernel image `kernel`, with all else in `folder`.
+    pub fn new(kernel: PathBuf, folder: &Path) -> Self {
+        let file = |name| folder.join(name);
+        Self {
+            kernel,
+            initrd: file(INITRD),
+            console: file("console.log"),
+            messages: file("qemu.log"),
+            pid: file("pid"),
+        }
+    }
 }
 
 impl Machine {

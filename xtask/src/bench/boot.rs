@@ -13,13 +13,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// What the small guest's benchmark prints when nothing else is on the machine.
 pub fn bare(spec: &KernelSpec) -> Result<Results> {
     let folder = tempfile::tempdir()?;
-    let boot = Boot {
-        kernel: Kernel::get(spec)?.vmlinuz,
-        initrd: folder.path().join("initrd"),
-        console: folder.path().join("console"),
-        messages: folder.path().join("messages"),
-        pid: folder.path().join("pid"),
-    };
+    let boot = Boot::new(Kernel::get(spec)?.vmlinuz, folder.path());
     fs::write(&boot.initrd, small::initrd(&[("/bin/probe", &fs::read(executables::get()?.probe)?)])?)?;
     let machine = Machine {
         icount: true,
