@@ -22,6 +22,14 @@ use tempfile::TempDir;
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long a host may take to power off.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// Gives the host what one has that is connected; it is connected to nothing but itself.
+const ADDRESS: &str = "set -e
+ip link set lo up
+modprobe dummy numdummies=0
+ip link add dummy0 type dummy
+ip addr add 192.0.2.2/24 dev dummy0
+ip link set dummy0 up
+ip route add default via 192.0.2.1";
 /// Why QEMU says that a machine has ended (`ShutdownCause`); a triple fault is a reset.
 const POWERED_OFF: &str = "guest-shutdown";
 const REBOOTED: &str = "guest-reset";
@@ -270,6 +278,11 @@ impl Lab {
     pub fn start(&self, spawn: &Spawn) -> Result<Process> {
         let (stream, events) = self.session.spawn(spawn)?;
         Ok(Process::new(self.session.clone(), stream, events))
+    }
+
+    /// Gives the host the address 192.0.2.2 and a default route, behind which there is nobody.
+    pub fn give_address(&self) -> Result<()> {
+        self.ok(ADDRESS).map(drop)
     }
 
     /// Writes a file in the host.

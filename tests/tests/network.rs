@@ -3,14 +3,9 @@
 use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_for, threads_are_shut_in};
 use std::time::Duration;
 
-/// An address and a default route, as a host has them; programs of users may ping, as systemd allows it; a bridge; a wire to elsewhere; and web servers.
+/// Programs of users may ping, as systemd allows it; a bridge; a wire to elsewhere; and web servers.
 const HOST: &str = "set -e
-ip link set lo up
-modprobe dummy numdummies=0; modprobe tun; modprobe bridge; modprobe vhost_net
-ip link add dummy0 type dummy
-ip addr add 192.0.2.2/24 dev dummy0
-ip link set dummy0 up
-ip route add default via 192.0.2.1
+modprobe tun; modprobe bridge; modprobe vhost_net
 ip -6 addr add 2001:db8::2/64 dev dummy0 nodad
 ip -6 route add default via 2001:db8::1
 echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range
@@ -65,6 +60,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn a_guest_is_connected_by_address_translation_tap_and_bridge() -> Result<()> {
     let lab = host_for("6.12", "6.12")?.smp(2).boot()?;
     lab.ok("colinux driver load")?;
+    lab.give_address()?;
     lab.ok(HOST)?;
     lab.ok(MIRROR)?;
     let words = "eth0=slirp,,tcp:8080:80/tcp:2200:22:3/udp:5300:53 eth1=tuntap,tap7 eth2=bridge,br0,vhost=off eth3=macvtap,wire";

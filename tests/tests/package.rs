@@ -10,8 +10,6 @@ const USER: &str = "set -e
 useradd --create-home --groups colinux ann
 chown ann /dev/lab/disk0
 chgrp colinux /dev/vhost-vsock && chmod 660 /dev/vhost-vsock
-ip link set lo up; modprobe dummy; ip link set dummy0 up
-ip addr add 192.0.2.2/24 dev dummy0; ip route add default via 192.0.2.1
 mkdir /srv/www; echo from the host > /srv/www/file; busybox httpd -p 8000 -h /srv/www
 runuser -l ann -c 'mkdir -p .local/share/colinux && ln -s /dev/lab/disk0 .local/share/colinux/web.img'";
 
@@ -51,6 +49,7 @@ fn the_package_brings_the_program_and_takes_all_of_it_away() -> Result<()> {
     for file in ["/lib/systemd/system/colinux@.service", "/usr/share/bash-completion/completions/colinux"] {
         lab.ok(&format!("test -s {file}"))?;
     }
+    lab.give_address()?;
     lab.ok(USER)?;
     lab.ok(&by_ann("colinux start web eth0=slirp,,tcp:8080:80"))?;
     assert_eq!(lab.ok("colinux list")?, "", "guests of others are not shown");

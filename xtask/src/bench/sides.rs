@@ -24,12 +24,7 @@ ip addr add 10.9.8.1/24 dev wire
 ip link set wire up
 ip netns exec peer ip addr add 10.9.8.2/24 dev wire
 ip netns exec peer ip link set wire up
-ip link set lo up
-modprobe dummy numdummies=0; modprobe tun; modprobe vhost_net
-ip link add dummy0 type dummy
-ip addr add 192.0.2.2/24 dev dummy0
-ip link set dummy0 up
-ip route add default via 192.0.2.1
+modprobe tun; modprobe vhost_net
 probe serve 0.0.0.0:5001 >/dev/null 2>&1 &
 until ss --tcp --listening --numeric | grep -q :5001; do sleep 0.1; done";
 
@@ -49,6 +44,7 @@ until ip -4 addr show eth0 | grep 10.0.2.15/24; do sleep 0.1; done >&2
 /// The host's kernel alone; what it does over a wire stands for both ways of a guest's stream.
 pub fn host(lab: &Lab) -> Result<Results> {
     let disk = lab.ok(DISK)?;
+    lab.give_address()?;
     lab.ok(WIRE)?;
     let mut results = parse(&lab.ok(&format!("probe bench {disk}"))?);
     let stream = parse(&lab.ok("ip netns exec peer probe stream 10.9.8.1:5001")?);
