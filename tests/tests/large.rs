@@ -17,10 +17,7 @@ fn sixty_four_vcpus_take_turns_on_two_cpus_and_memory_is_mapped_in_large_pages()
     ensure!(kib(&mut guest, "DirectMap4k")? < GIB / 8, "much of the direct map is of small pages");
     ensure!(kib(&mut guest, "DirectMap1G")? >= GIB, "nothing of the direct map is of the largest pages");
     guest.ok("for i in $(seq 0 63); do taskset -c $i sh -c 'i=0; while [ $i -lt 500 ]; do i=$((i + 1)); done' & done; wait")?;
-    guest.check_kernel()?;
-    guest.send_line("poweroff -f")?;
-    assert_eq!(guest.wait()?, 0);
-    lab.check_log()?;
+    guest.power_off_small()?;
     lab.leave();
     Ok(())
 }

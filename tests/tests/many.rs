@@ -138,10 +138,7 @@ fn share(
     guest.send_line("probe crowd && echo all we''ll")?;
     println!("host: {}", lab.ok("probe crowd")?);
     println!("guest: {}", guest.wait_for("all well", CROWD_LIMIT)?);
-    guest.check_kernel()?;
-    guest.send_line("poweroff -f")?;
-    assert_eq!(guest.wait()?, 0);
-    lab.check_log()?;
+    guest.power_off_small()?;
     lab.leave();
     Ok(())
 }
