@@ -7,7 +7,7 @@ mod guest;
 pub mod kernels;
 mod shut_in;
 
-pub use anyhow::{Error, Result, ensure};
+pub use anyhow::{Result, ensure};
 pub use colinux_lab::source::PACKAGE as SOURCE;
 pub use colinux_lab::{EMULATED, Firmware, Lab, LabBuilder, Output, Process, log::bad_lines};
 pub use counters::Counters;

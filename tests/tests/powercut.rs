@@ -2,6 +2,7 @@
 
 use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_for};
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -34,22 +35,17 @@ fn what_was_synced_survives_a_power_cut() -> Result<()> {
     let disk = folder.path().join("disk");
     let made = Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(&disk).arg("1G").status()?;
     ensure!(made.success(), "mke2fs failed");
-    let host = || host_for("6.1", "6.1").map(|lab| lab.disk(&disk).smp(2));
-    let boot = || {
-        let lab = host()?.boot()?;
-        lab.ok("mount /dev/lab/disk1 /mnt && colinux driver load")?;
-        Ok::<_, colinux_tests::Error>(lab)
-    };
     let words = format!("cobd0={IMAGE},overlay=/mnt/over.qcow2 {WORDS}");
 
-    let lab = boot()?;
+    let lab = boot(&disk)?;
     lab.ok("cd /mnt && truncate -s 64M raw.img base.img && mke2fs -q -t ext4 raw.img && mke2fs -q -t ext4 base.img; sync")?;
     let mut guest = Guest::boot(&lab, &words)?;
+    guest.ok(MOUNT)?;
     let durable = write(&mut guest, [0, 0])?;
     lab.cut_power()?;
 
     // What the host had not given to its disk is lost, too; what was synced is not.
-    let lab = boot()?;
+    let lab = boot(&disk)?;
     let mut guest = Guest::boot(&lab, &words)?;
     guest.ok(MOUNT)?;
     for (disk, n) in DISKS.into_iter().zip(durable) {
@@ -68,10 +64,16 @@ fn what_was_synced_survives_a_power_cut() -> Result<()> {
     lab.power_off()
 }
 
+/// A host whose disk is at /mnt.
+fn boot(disk: &Path) -> Result<Lab> {
+    let lab = host_for("6.1", "6.1")?.disk(disk).smp(2).boot()?;
+    lab.ok("mount /dev/lab/disk1 /mnt && colinux driver load")?;
+    Ok(lab)
+}
+
 /// Lets the guest write after the files `from` on its disks; returns the last one on each that was durable before a random moment.
 fn write(guest: &mut Guest<'_>, from: [u32; 2]) -> Result<[u32; 2]> {
     let [n1, n2] = from;
-    guest.ok(&format!("mountpoint -q /mnt/1 || {{ {MOUNT}; }}"))?;
     guest.send_line(&format!("n1={n1}; n2={n2}; {LOAD}"))?;
     guest.wait_for(&format!(" {}>", n1.max(n2) + DURABLE), LIMIT)?;
     let later = LATER.mul_f64(f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX));
