@@ -17,14 +17,20 @@ use std::{
     path::Path,
 };
 
-/// What is wrong with the configuration `config`, for which `options` were made; each as `run` says it.
+/// What is wrong with the files of `config`, and with the `options` that were made for it; each as `run` says it.
 pub fn faults(config: &Config, options: &Options) -> Vec<Failure> {
     let files = config.disks.values().map(|disk| &disk.path).chain(&config.kernel).chain(&config.initrd);
     let files = files.filter_map(|path| unusable(path, File::open(path).err()?));
-    // A device that is too many, and then a desktop that is not there.
-    let settings =
-        [options.check().err().map(Failure::from), Beside::wanted(config).err().map(Failure::from)];
-    files.chain(settings.into_iter().flatten()).collect()
+    files.chain(options.check().err().map(Failure::from)).collect()
+}
+
+/// These, a desktop that is not there, which `run` looks for next, and what it finds later.
+fn all_faults(config: &Config) -> Vec<Failure> {
+    // The guest is never started, so nobody knows its token.
+    let mut found = faults(config, &options(config, false, &Token([0; TOKEN_LEN])));
+    found.extend(Beside::wanted(config).err().map(Failure::from));
+    found.extend(folders(config));
+    found
 }
 
 /// Folders that cannot be used, which `run` sees when it starts what serves them.
@@ -47,9 +53,7 @@ struct Missing<'a> {
 /// Says what is wrong with what `words` describe.
 pub fn check(words: &[String], json: bool) -> Result<Status, Failure> {
     let config = Config::from_words(words)?;
-    // The guest is never started, so nobody knows its token.
-    let found = faults(&config, &options(&config, false, &Token([0; TOKEN_LEN])));
-    let found: Vec<_> = found.into_iter().chain(folders(&config)).collect();
+    let found = all_faults(&config);
     tell(&config.notes, &found, json);
     Ok(found.first().map_or(Status::Ok, Status::of))
 }
@@ -84,9 +88,7 @@ mod tests {
 
     fn found(words: &[String]) -> Vec<String> {
         let config = Config::from_words(words).unwrap();
-        let options = options(&config, false, &Token([0; TOKEN_LEN]));
-        let found = faults(&config, &options).into_iter().chain(folders(&config));
-        found.map(|failure| failure.to_string()).collect()
+        all_faults(&config).iter().map(Failure::to_string).collect()
     }
 
     #[test]

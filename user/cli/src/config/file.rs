@@ -3,6 +3,7 @@
 use super::{
     Config, ConfigError,
     error::read_error,
+    kernel::enclosed,
     kind::{NO_TEXT, is_device},
     named,
 };
@@ -89,11 +90,10 @@ pub(super) fn quoted(word: &str) -> String {
     let is_plain = !word.contains(|c: char| c.is_whitespace() || c == '#');
     match word.split_once('=') {
         // Quotes around all of it would be taken off.
-        Some(("append", value)) if value.starts_with('"') => format!("append=\"{value}\""),
+        Some(("append", value)) if value.starts_with('"') => enclosed(word),
         Some(("append", _)) => word.to_owned(),
         _ if is_plain => word.to_owned(),
-        Some((key, value)) => format!("{key}=\"{value}\""),
-        None => format!("\"{word}\""),
+        _ => enclosed(word),
     }
 }
 

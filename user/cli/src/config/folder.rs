@@ -76,9 +76,8 @@ pub(super) fn alike(folders: &BTreeMap<u32, Folder>) -> Option<(u32, u32, String
         if one.tag == other.tag {
             Some(format!("the tag `{}`", one.tag))
         } else {
-            place(one)
-                .filter(|_| place(one) == place(other))
-                .map(|at| format!("the mount point {}", at.display()))
+            let at = place(one)?;
+            (place(other)? == at).then(|| format!("the mount point {}", at.display()))
         }
     };
     pairs.find_map(|((first, one), (second, other))| Some((*first, *second, both(one, other)?)))

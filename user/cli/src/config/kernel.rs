@@ -12,8 +12,12 @@ pub(super) fn words(text: &str) -> Vec<String> {
 
 /// `word` as one word of the kernel, whatever spaces are in it.
 pub(super) fn quoted(word: &str) -> String {
+    if !word.contains(char::is_whitespace) || word.contains('"') { word.to_owned() } else { enclosed(word) }
+}
+
+/// `word` with quotes around its value, or around all of it.
+pub(super) fn enclosed(word: &str) -> String {
     match word.split_once('=') {
-        _ if !word.contains(char::is_whitespace) || word.contains('"') => word.to_owned(),
         Some((key, value)) => format!("{key}=\"{value}\""),
         None => format!("\"{word}\""),
     }
