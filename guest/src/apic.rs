@@ -120,6 +120,13 @@ pub fn prepare() {
     unsafe { crate::room::poke(SMP_FOUND_CONFIG.addr(), 1u32) };
 }
 
+/// Does `work` while the kernel knows of no APIC of the boot CPU (`BAD_APICID`).
+pub fn while_unknown(work: impl FnOnce()) {
+    set_if(&BOOT_CPU_PHYSICAL_APICID, u32::MAX);
+    work();
+    set_if(&BOOT_CPU_PHYSICAL_APICID, 0);
+}
+
 /// Whether there is no local APIC to set up on any CPU. A `bool` since 6.6, an int before; the bytes above are padding or zero.
 pub fn disable(disabled: bool) {
     if let Some(address) = APIC_DISABLED.addr() {

@@ -3,6 +3,7 @@
 //! `native_cpu_up` (up to 6.4) and `native_kick_ap` (since) are used as they are, one CPU at a time; they end in `apic->wakeup_secondary_cpu`.
 
 use crate::hypercall::{call, index, irqs_off, vcpu_count, vcpu_page, vm};
+use crate::nopc::set_if;
 use crate::room::{peek, poke};
 use crate::{apic, console, memory};
 use colinux_abi::hypercall::{RAISE, START_VCPU, STOP_VCPU, YIELD};
@@ -15,6 +16,8 @@ kbind::symbols! {
     static ONLINE_MASK = "__cpu_online_mask";
     static PRESET_LPJ = "preset_lpj";
     static LOOPS_PER_JIFFY = "loops_per_jiffy";
+    static CPUID_TO_APICID: optional = "cpuid_to_apicid";
+    static NUM_PROCESSORS: optional = "num_processors";
     static VIRT_SPIN_LOCK: optional = "virt_spin_lock_key";
     static PARALLEL_BRINGUP: optional = "x86_cpuinit+x86_cpuinit_ops.parallel_bringup";
 }
@@ -52,14 +55,24 @@ extern "C" fn get_smp_config(early: u32) {
     if early != 0 {
         return;
     }
-    for vcpu in 0..vcpu_count() as i32 {
-        // SAFETY: boot; this is where an MP table would be read.
-        unsafe {
-            if let Some(register) = generic_processor_info() {
-                register(vcpu);
-            } else if let Some(register) = generic_processor_info_of_version() {
-                register(vcpu, apic::VERSION_VALUE as i32);
-            }
+    set_if(&CPUID_TO_APICID, 0u32);
+    register(0);
+    // SAFETY: an unsigned int of the kernel.
+    let is_counted = NUM_PROCESSORS.addr().is_none_or(|count| unsafe { peek::<u32>(count) } != 0);
+    if !is_counted {
+        // Since 6.6 the boot CPU is not counted here but where its APIC is first read, and then passed over.
+        apic::while_unknown(|| register(0));
+    }
+    (1..vcpu_count() as i32).for_each(register);
+}
+
+fn register(vcpu: i32) {
+    // SAFETY: boot; this is where an MP table would be read.
+    unsafe {
+        if let Some(register) = generic_processor_info() {
+            register(vcpu);
+        } else if let Some(register) = generic_processor_info_of_version() {
+            register(vcpu, apic::VERSION_VALUE as i32);
         }
     }
 }
