@@ -111,11 +111,11 @@ const UBUNTU_KEYS: [&str; 2] = [
     "SHA256:36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8",
 ];
 
-/// An Ubuntu with its own kernel and a user, as `colinux image create` makes it.
-pub fn ubuntu() -> Result<PathBuf> {
-    let words = ["ubuntu:noble", "--size=4G", "--user=ann", "--packages=strace"];
+/// An Ubuntu with the kernel of its package `kernel` and a user, as `colinux image create` makes it.
+pub fn ubuntu(kernel: &str) -> Result<PathBuf> {
+    let words = ["ubuntu:noble", "--size=4G", "--user=ann", "--packages=strace", "--kernel", kernel];
     cache::entry(&format!("guest-ubuntu-{}.ext4", cache::digest(&(words, UBUNTU_KEYS))), |path| {
-        let _step = Step::new("making an Ubuntu 24.04 guest");
+        let _step = Step::new(format!("making an Ubuntu 24.04 guest with {kernel}"));
         let folder = tempfile::tempdir()?;
         let (keys, files) = (folder.path().join("keys.deb"), folder.path().join("files"));
         let [url, digest] = UBUNTU_KEYS;
