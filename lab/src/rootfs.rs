@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// What the host has beside Debian's smallest system.
 const PACKAGES: &str = "kmod,iproute2,procps,e2fsprogs,strace,gdb-minimal,less,vim-tiny,passt,busybox,\
-     qemu-system-common,attr,openssl";
+     qemu-system-common,uidmap,attr,openssl";
 
 /// What a host has that uses the services of a guest, and shows its windows.
 const CLIENTS: &str = "sysbench,curl,git,iperf3,qemu-utils,xvfb,xauth,netpbm,pulseaudio,\

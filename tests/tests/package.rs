@@ -11,7 +11,11 @@ useradd --create-home --groups colinux ann
 chown ann /dev/lab/disk0
 chgrp colinux /dev/vhost-vsock && chmod 660 /dev/vhost-vsock
 mkdir /srv/www; echo from the host > /srv/www/file; busybox httpd -p 8000 -h /srv/www
+runuser -l ann -c 'mkdir shared fixed; echo of ann > shared/file; echo kept > fixed/file'
 runuser -l ann -c 'mkdir -p .local/share/colinux && ln -s /dev/lab/disk0 .local/share/colinux/web.img'";
+
+/// Folders of that user.
+const FOLDERS: &str = "cofs0=shared,mount cofs1=fixed,ro,mount=/mnt/fixed";
 
 /// Starts the Debian of the second disk with namespaces of its own; its systemd behaves as in a container, because the devices are the host's.
 const SYSTEM: &str = "set -e
@@ -51,7 +55,7 @@ fn the_package_brings_the_program_and_takes_all_of_it_away() -> Result<()> {
     }
     lab.give_address()?;
     lab.ok(USER)?;
-    lab.ok(&by_ann("colinux start web eth0=slirp,,tcp:8080:80"))?;
+    lab.ok(&by_ann(&format!("colinux start web eth0=slirp,,tcp:8080:80 {FOLDERS}")))?;
     assert_eq!(lab.ok("colinux list")?, "", "guests of others are not shown");
     let refused = lab.run("dpkg -r colinux")?;
     ensure!(refused.status != 0 && refused.stderr.contains("end the guests first"), "{refused:?}");
@@ -80,6 +84,7 @@ fn restarted(lab: &Lab, pid: &str) -> Result<()> {
     assert_eq!(lab.ok(&by_ann("colinux restart web"))?, "web\n");
     ensure!(lab.ok(&by_ann("colinux list --json | grep pid"))? != pid, "the process is the same");
     connected(lab)?;
+    shared(lab)?;
     let metrics = lab.ok(&by_ann("colinux metrics"))?;
     ensure!(metrics.contains("colinux_guests 1\n"), "{metrics}");
     ensure!(metrics.contains("\ncolinux_vcpus{guest=\"web\"} 1\n"), "{metrics}");
@@ -92,6 +97,19 @@ fn connected(lab: &Lab) -> Result<()> {
     lab.ok(&format!("runuser -l ann -c \"colinux exec --wait web -- timeout 120 sh -c '{SERVE}'\""))?;
     assert_eq!(lab.ok("busybox wget -q -O - http://127.0.0.1:8080/file")?, "from the host\n");
     assert_eq!(lab.ok("ps -o user= -p $(pgrep passt)")?, "ann\n");
+    Ok(())
+}
+
+/// Folders that need no root: in them the guest's root is the user, and its users are the user's subordinate ones.
+fn shared(lab: &Lab) -> Result<()> {
+    let guest = |command: &str| format!("runuser -l ann -c \"colinux exec --wait web -- sh -c '{command}'\"");
+    assert_eq!(lab.ok(&guest("cat /mnt/host/file; stat -c %u:%g /mnt/host/file"))?, "of ann\n0:0\n");
+    lab.ok(&guest("cd /mnt/host && echo of the guest > new && mkdir folder && mv new folder && touch other && chown 1:1 other"))?;
+    assert_eq!(lab.ok("cd ~ann/shared/folder && stat -c %U:%G new && cat new")?, "ann:ann\nof the guest\n");
+    assert_eq!(lab.ok("stat -c %u ~ann/shared/other")?, lab.ok("grep ^ann: /etc/subuid | cut -d : -f 2")?);
+    let refused = lab.run(&guest("cat /mnt/fixed/file; touch /mnt/fixed/new"))?;
+    ensure!(refused.stdout == "kept\n" && refused.stderr.contains("Read-only"), "{refused:?}");
+    assert_eq!(lab.ok("ls ~ann/fixed; ps -o user= -C virtiofsd | sort -u")?, "file\nann\n");
     Ok(())
 }
 

@@ -252,7 +252,9 @@ impl Status {
             VmmError::Vsock(VsockError::Open(source)) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::Permission
             }
-            VmmError::Storage(_) | VmmError::Flush { .. } | VmmError::NoVirtiofsd => Self::Image,
+            VmmError::Storage(_) | VmmError::Flush { .. } | VmmError::NoVirtiofsd | VmmError::NoUidMap => {
+                Self::Image
+            }
             VmmError::Folder { source, .. } => Self::of_file(source),
             VmmError::Control(error) => Self::of_control(error),
             VmmError::Passt { .. } | VmmError::Tap { .. } => Self::Network,

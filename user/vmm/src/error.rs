@@ -61,6 +61,11 @@ pub enum VmmError {
          `qemu-system-common`)"
     )]
     NoVirtiofsd,
+    /// What gives a user's folders other owners is missing.
+    #[error(
+        "folders of users other than root need the program newuidmap, which is not installed: `sudo apt install uidmap`"
+    )]
+    NoUidMap,
     /// A disk could not be made durable.
     #[error("the disk {name} could not be flushed: {source}; data of the guest may be lost")]
     Flush {

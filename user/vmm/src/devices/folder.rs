@@ -4,6 +4,7 @@ use super::Model;
 use crate::{Options, VmmError};
 use colinux_control::Place;
 use colinux_devices::{Process, Start, VhostUser, VhostUserBackend, VhostUserModel};
+use rustix::process::geteuid;
 use std::{
     ffi::OsString,
     fs, io,
@@ -12,12 +13,15 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 /// Where distributions put it: Debian 13 and Fedora, Debian 12, Arch.
 const PROGRAMS: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
+
+/// Maps the ids of /etc/subuid, which are a user's own.
+const MAPPER: &str = "newuidmap";
 
 /// A folder of the host in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +39,13 @@ pub struct FolderOptions {
 /// The program that serves folders.
 ///
 /// # Errors
-/// It is not installed.
+/// It is not installed, or what it needs where this user is not root is not.
 pub fn find_virtiofsd() -> Result<PathBuf, VmmError> {
     let found = PROGRAMS.iter().map(PathBuf::from).find(|path| path.exists());
-    found.ok_or(VmmError::NoVirtiofsd)
+    let program = found.ok_or(VmmError::NoVirtiofsd)?;
+    let mut mapper = Command::new(MAPPER);
+    mapper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if geteuid().is_root() || mapper.status().is_ok() { Ok(program) } else { Err(VmmError::NoUidMap) }
 }
 
 /// Starts a backend for each folder.
@@ -75,17 +82,27 @@ fn start(
     let (listener, socket) = connected(&path)?;
     let mut source = OsString::from("source=");
     source.push(folder);
-    let mut command = if read_only { read_only_view(folder, program) } else { Command::new(program) };
+    let mut command = server(program, folder, read_only, geteuid().is_root());
     command.args(["--fd=0", "-f", "-o"]).arg(source).args(["-o", "xattr"]).stdin(OwnedFd::from(listener));
     let process = Process::spawn(&format!("{name}'s virtiofsd"), &mut command)?;
     Ok(VhostUserBackend { socket, process: Some(process) })
 }
 
-/// Runs `program` where `folder` is mounted read-only, so that the host's kernel refuses writes. What is mounted below the folder stays out.
-fn read_only_view(folder: &Path, program: &Path) -> Command {
+/// `program` where it may shut itself in and give files to other owners: root may anywhere, others where they are root of a namespace of users, to which their ids of
+/// /etc/subuid and /etc/subgid belong. A folder for reading only is mounted as such, so that the host's kernel refuses writes; what is mounted below it stays out.
+fn server(program: &Path, folder: &Path, read_only: bool, is_root: bool) -> Command {
     const SCRIPT: &str = r#"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@""#;
+    if is_root && !read_only {
+        return Command::new(program);
+    }
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", SCRIPT, "sh"]).arg(folder).arg(program);
+    if !is_root {
+        command.args(["--user", "--map-root-user", "--map-auto"]);
+    }
+    if read_only {
+        command.args(["--mount", "sh", "-c", SCRIPT, "sh"]).arg(folder);
+    }
+    command.arg(program);
     command
 }
 
@@ -102,6 +119,21 @@ fn connected(path: &Path) -> io::Result<(UnixListener, UnixStream)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_not_root_becomes_it_first() {
+        let words = |read_only, is_root| {
+            let command = server(Path::new("/virtiofsd"), Path::new("/srv"), read_only, is_root);
+            let words = [command.get_program()].into_iter().chain(command.get_args());
+            words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(words(false, true), ["/virtiofsd"]);
+        assert_eq!(words(false, false), ["unshare", "--user", "--map-root-user", "--map-auto", "/virtiofsd"]);
+        assert_eq!(words(true, true)[..3], ["unshare", "--mount", "sh"]);
+        let both = words(true, false);
+        assert_eq!(both[..5], ["unshare", "--user", "--map-root-user", "--map-auto", "--mount"]);
+        assert_eq!(both[both.len() - 2..], ["/srv", "/virtiofsd"]);
+    }
 
     #[test]
     fn a_socket_without_a_name_is_connected() {
