@@ -43,16 +43,34 @@ dpkg-deb --build /tmp/small small.deb
     echo SHA256: $(sha256sum small.deb | cut -d ' ' -f 1)
 } > Packages";
 
-/// Answers one datagram.
-const UDP_SERVER: &str = r#"perl -MIO::Socket -e '$s = IO::Socket::INET->new(LocalPort => 53, Proto => "udp");
-$s->recv($_, 99); $s->send("heard $_")' & until ss --udp --listening --numeric | grep -q ':53 '; do sleep 0.1; done"#;
-const UDP_CLIENT: &str = "exec 3<>/dev/udp/127.0.0.1/5300; printf hello >&3; timeout 60 head --bytes=11 <&3";
+/// The name server of HOST, and one that is on the host itself, as systemd-resolved is: each name has the host's address.
+const NAMES: &str = r#"ip addr add 192.0.2.53/32 dev dummy0
+for address in 192.0.2.53 127.0.0.53; do
+perl -MIO::Socket -e '$s = IO::Socket::INET->new(LocalAddr => shift, LocalPort => 53, Proto => "udp") or die;
+while ($s->recv($_, 512)) {
+    $question = substr($_, 12, index($_, "\0", 12) - 7);
+    $found = unpack("n", substr($question, -4)) == 1;
+    $answer = $found ? pack("n3 N n C4", 0xc00c, 1, 1, 60, 4, 192, 0, 2, 2) : "";
+    $s->send(substr($_, 0, 2) . pack("n5", 0x8180, 1, $found, 0, 0) . $question . $answer);
+}' $address > /dev/null 2>&1 &
+done
+until [ $(ss --udp --listening --numeric | grep -cE '(192.0.2|127.0.0).53:53 ') = 2 ]; do sleep 0.1; done"#;
+/// What the guest asks there.
+const ASK: &str = "getent ahostsv4 www.example.net | grep '^192.0.2.2 '";
+
+/// Answers one datagram at each of two ports.
+const UDP_SERVERS: &str = r#"for port in 53 54; do perl -MIO::Socket -e '$s = IO::Socket::INET->new(LocalPort => shift, Proto => "udp");
+$s->recv($_, 99); $s->send("heard $_")' $port & done
+until [ $(ss --udp --listening --numeric | grep -c ':5[34] ') = 2 ]; do sleep 0.1; done"#;
+const UDP_CLIENT: &str = "exec 3<>/dev/udp/127.0.0.1/$port; printf hello >&3; timeout 60 head --bytes=11 <&3";
 
 /// Takes what one client sends.
 const UPLOAD_SERVER: &str = r#"perl -MIO::Socket -e '$s = IO::Socket::INET->new(LocalPort => 9000, Listen => 1) or die;
 $c = $s->accept; print while read $c, $_, 65536' | sha256sum"#;
 /// How many devices the host's kernel serves.
 const KERNEL_SERVES: &str = "ls -l /proc/$(pidof colinux)/fd | grep -c /dev/vhost-net";
+/// Most bytes of a frame that a wire would carry.
+const FRAME: u32 = 1514;
 const NETWORK: i32 = 76;
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -63,7 +81,8 @@ fn a_guest_is_connected_by_address_translation_tap_and_bridge() -> Result<()> {
     lab.give_address()?;
     lab.ok(HOST)?;
     lab.ok(MIRROR)?;
-    let words = "eth0=slirp,,tcp:8080:80/tcp:2200:22:3/udp:5300:53 eth1=tuntap,tap7 eth2=bridge,br0,vhost=off eth3=macvtap,wire";
+    lab.ok(NAMES)?;
+    let words = "eth0=slirp,,tcp:8080:80/tcp:2200:22:3/udp:5300:53:2 eth1=tuntap,tap7 eth2=bridge,br0,vhost=off eth3=macvtap,wire";
     let mut guest = Guest::boot(&lab, &format!("cobd0={IMAGE},snapshot name=net cpus=2 {words}"))?;
     assert_eq!(guest.ok("systemctl is-system-running --wait")?.trim(), "running");
     translated(&lab, &mut guest)?;
@@ -90,6 +109,7 @@ fn a_guest_is_connected_by_address_translation_tap_and_bridge() -> Result<()> {
     ensure!(lab.run("ip link show tap7")?.status != 0, "the TAP device outlived the guest");
 
     // The next guest has the same addresses, which are free again, and passt ends with it.
+    lab.ok("echo nameserver 127.0.0.53 > /etc/resolv.conf")?;
     let mut guest = Guest::boot(
         &lab,
         &format!("{IMAGE} name=net eth0=slirp eth2=macvtap,wire,vhost=off eth3=macvtap,wire"),
@@ -97,6 +117,7 @@ fn a_guest_is_connected_by_address_translation_tap_and_bridge() -> Result<()> {
     // The kernel may have a word to say first, so soon after its start.
     ensure!(guest.ok("cat /sys/class/net/eth0/address")?.ends_with(&before), "another address");
     lab.ok("pgrep passt")?;
+    guest.ok(ASK)?;
     guest.ok("ip link set eth1 up && ip link set eth2 up")?;
     lab.ok("ip link del wire")?;
     for device in ["eth1", "eth2"] {
@@ -113,7 +134,7 @@ fn a_guest_is_connected_by_address_translation_tap_and_bridge() -> Result<()> {
 fn translated(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     // udev starts the service that asks for it; nothing else of the system waits.
     guest.ok("until ip -4 addr show eth0 | grep 10.0.2.15/24; do sleep 0.1; done")?;
-    guest.ok("until grep 'nameserver 192.0.2.53' /etc/resolv.conf; do sleep 0.1; done")?;
+    guest.ok("until grep 'nameserver 10.0.2.3' /etc/resolv.conf; do sleep 0.1; done")?;
     guest.ok("busybox ping -c 2 192.0.2.2")?;
     let sum = lab.ok("sha256sum < /srv/www/big")?;
     assert_eq!(guest.ok("busybox wget -q -O - http://10.0.2.2:8000/big | sha256sum")?, sum);
@@ -129,9 +150,14 @@ fn translated(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     guest.ok("busybox nc 10.0.2.2 9000 < /srv/www/big")?;
     assert_eq!(received.wait(LIMIT)?.ok()?, sum);
 
-    guest.ok(UDP_SERVER)?;
-    assert_eq!(lab.ok(UDP_CLIENT)?, "heard hello");
+    guest.ok(UDP_SERVERS)?;
+    for port in [5300, 5301] {
+        assert_eq!(lab.ok(&format!("port={port}; {UDP_CLIENT}"))?, "heard hello");
+    }
+    guest.ok(ASK)?;
+    assert_eq!(guest.ok("busybox wget -q -O - http://www.example.net:8000/big | sha256sum")?, sum);
     guest.ok("until ip -6 addr show dev eth0 scope global | grep 2001:db8:; do sleep 0.1; done")?;
+    guest.ok("busybox ping -6 -c 2 2001:db8::2")?;
     assert_eq!(guest.ok("busybox wget -q -O - 'http://[2001:db8::2]:8000/big' | sha256sum")?, sum);
 
     guest.ok("echo 'deb [trusted=yes] http://10.0.2.2:8000 ./' > /etc/apt/sources.list")?;
@@ -140,7 +166,7 @@ fn translated(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `ethN=tuntap` and `ethN=bridge`
+/// `ethN=tuntap` and `ethN=bridge`; the kernels leave it to each other to cut a stream into segments.
 fn on_a_wire(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     lab.ok("ip addr add 10.9.1.1/24 dev tap7")?;
     let sum = lab.ok("sha256sum < /srv/www/big")?;
@@ -151,6 +177,15 @@ fn on_a_wire(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
         let fetch = |peer| format!("busybox wget -q -O - http://{network}.{peer}/big | sha256sum");
         assert_eq!(guest.ok(&fetch("1:8000"))?, sum);
         assert_eq!(lab.ok(&fetch("2:80"))?, sum);
+    }
+    for port in ["tap7", lab.ok("ls /sys/class/net/br0/brif")?.trim()] {
+        for way in ["rx", "tx"] {
+            let count = format!(
+                "cd /sys/class/net/{port}/statistics; expr $(cat {way}_bytes) / $(cat {way}_packets)"
+            );
+            let average: u32 = lab.ok(&count)?.trim().parse()?;
+            ensure!(average > FRAME, "{port}: {average} bytes in a frame of {way}");
+        }
     }
     Ok(())
 }

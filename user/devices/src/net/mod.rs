@@ -5,6 +5,7 @@ mod cable;
 pub(crate) mod handshake;
 mod kernel;
 mod mac;
+mod nameserver;
 mod output;
 mod passt;
 pub(crate) mod persist;

@@ -1,7 +1,7 @@
 //! User-mode network address translation: passt, as a child at the other end of a [`FrameStream`].
 
 use super::{
-    Backend, Frame, FrameStream, HEADER, Mac, handshake,
+    Backend, Frame, FrameStream, HEADER, Mac, handshake, nameserver,
     persist::ClosedWindows,
     segment::{self, Segment},
 };
@@ -246,7 +246,12 @@ impl Backend for Passt {
         }
         match self.added.front() {
             Some(bytes) => Ok(Some(Frame { header: [0; HEADER], bytes })),
-            None => self.stream.frame(),
+            None => {
+                if let Some(frame) = self.stream.frame_mut()? {
+                    nameserver::tell(frame, NAMESERVER);
+                }
+                self.stream.frame()
+            }
         }
     }
 

@@ -63,6 +63,22 @@ impl FrameStream {
         Ok(end.filter(|end| *end <= self.received).map(|end| (start, end)))
     }
 
+    /// The same, and reads more where that is needed.
+    fn place(&mut self) -> io::Result<Option<(usize, usize)>> {
+        loop {
+            match self.next()? {
+                Some((start, end)) if end - start < MIN_FRAME => self.taken = end,
+                None if self.fill()? => {}
+                place => return Ok(place),
+            }
+        }
+    }
+
+    /// The frame that comes next, to be changed.
+    pub(super) fn frame_mut(&mut self) -> io::Result<Option<&mut [u8]>> {
+        Ok(self.place()?.map(|(start, end)| &mut self.input[start..end]))
+    }
+
     /// Reads more; false if there is nothing now.
     fn fill(&mut self) -> io::Result<bool> {
         self.input.copy_within(self.taken..self.received, 0);
@@ -95,14 +111,7 @@ impl Backend for FrameStream {
     }
 
     fn frame(&mut self) -> io::Result<Option<Frame<'_>>> {
-        let place = loop {
-            match self.next()? {
-                Some((start, end)) if end - start < MIN_FRAME => self.taken = end,
-                None if self.fill()? => {}
-                place => break place,
-            }
-        };
-        Ok(place.map(|(start, end)| Frame { header: self.header, bytes: &self.input[start..end] }))
+        Ok(self.place()?.map(|(start, end)| Frame { header: self.header, bytes: &self.input[start..end] }))
     }
 
     fn take_frame(&mut self) {
