@@ -1,11 +1,18 @@
 //! Guests without a terminal, and those who look at them.
 
-use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_for, threads_are_shut_in};
+use colinux_tests::{Guest, IMAGE, Lab, Process, Result, ensure, host_for, threads_are_shut_in};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
+/// Each kind of port; the last one is a terminal of the host.
+const PORTS: &str =
+    "ttys0=pty ttys1=console ttys2=file:/tmp/port.log ttys3=socket:/tmp/port ttys4=$(cat /tmp/terminal)";
 /// Ctrl-] d.
 const DETACH: &str = "\x1dd";
+
+/// Sends a line to the socket and shows the one that comes back.
+const CLIENT: &str = r#"perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => "/tmp/port") or die $!;
+print $s "from the socket\n"; $s->flush; print scalar <$s>'"#;
 
 #[test]
 fn a_guest_in_the_background_is_found_shown_and_stopped() -> Result<()> {
@@ -13,7 +20,9 @@ fn a_guest_in_the_background_is_found_shown_and_stopped() -> Result<()> {
     lab.ok("colinux driver load")?;
     assert_eq!(lab.run("colinux list")?.stdout, "");
     assert_eq!(lab.run("colinux stop")?.status, 75);
-    let words = "name=web log=/tmp/web.log ttys0=pty ttys1=console";
+    let mut terminal = lab.spawn_on_terminal("tty > /tmp/terminal; exec sleep infinity")?;
+    lab.ok("until [ -s /tmp/terminal ]; do sleep 0.1; done")?;
+    let words = format!("name=web log=/tmp/web.log {PORTS}");
     assert_eq!(lab.ok(&format!("colinux start --write {IMAGE} {words}"))?, "web\n");
     let taken = lab.run("colinux start kernel=$(ls /boot/vmlinuz-* | head -n 1) name=web")?;
     assert_eq!(taken.status, 74, "{taken:?}");
@@ -26,6 +35,7 @@ fn a_guest_in_the_background_is_found_shown_and_stopped() -> Result<()> {
     assert_eq!(guest.ok("stty size")?.trim(), "33 111");
     clock_follows(&lab, &mut guest)?;
     serial_ports_carry_lines(&lab, &mut guest)?;
+    serial_ports_lead_to_files(&lab, &mut guest, &mut terminal)?;
     memory_goes_to_the_host_and_back(&lab, &mut guest)?;
     memory_is_added(&lab, &mut guest)?;
     threads_are_shut_in(&lab, &["serial ports", "balloon queue 0", "balloon queue 1"])?;
@@ -179,4 +189,24 @@ fn serial_ports_carry_lines(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
     lab.ok(&format!("echo from the host > {PTY}"))?;
     assert_eq!(guest.ok("head -n 1 < /dev/hvc1")?.trim(), "from the host");
     lab.ok("until colinux logs web --console 2 | grep third; do sleep 0.1; done").map(drop)
+}
+
+/// hvc3 is a file, hvc4 a socket, hvc5 a terminal of the host, which takes lines as they are.
+fn serial_ports_lead_to_files(lab: &Lab, guest: &mut Guest<'_>, terminal: &mut Process) -> Result<()> {
+    guest.ok("echo first > /dev/hvc3; echo second > /dev/hvc3")?;
+    lab.ok("until grep second /tmp/port.log; do sleep 0.1; done")?;
+    assert_eq!(lab.ok("tr -d '\\r' < /tmp/port.log")?, "first\nsecond\n");
+
+    // What is set lasts while the terminal is open.
+    guest.ok("exec 4<>/dev/hvc4 5<>/dev/hvc5; stty -echo <&4; stty -echo <&5")?;
+    let client = lab.spawn(CLIENT)?;
+    assert_eq!(guest.ok("head -n 1 <&4")?.trim(), "from the socket");
+    guest.ok("echo to the socket >&4")?;
+    assert_eq!(client.wait(LIMIT)?.ok()?.trim(), "to the socket");
+
+    guest.ok("echo to the terminal >&5")?;
+    terminal.wait_for("to the terminal", LIMIT)?;
+    terminal.send("from the terminal\r")?;
+    assert_eq!(guest.ok("head -n 1 <&5; exec 4>&- 5>&-")?.trim(), "from the terminal");
+    Ok(())
 }
