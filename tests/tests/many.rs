@@ -118,6 +118,14 @@ fn two_vcpus_share_one_cpu() -> Result<()> {
     share("6.12", 1, 2, |_, guest| go_and_come(guest, 2))
 }
 
+#[test]
+fn six_vcpus_share_four_cpus() -> Result<()> {
+    share("6.1", 4, 6, |lab, guest| {
+        go_and_come(guest, 6)?;
+        cpus_of_the_host_go_and_come(lab, guest)
+    })
+}
+
 fn go_and_come(guest: &mut Guest<'_>, vcpus: usize) -> Result<()> {
     assert_eq!(guest.ok(OFF_AND_ON)?.trim(), vcpus.to_string());
     Ok(())
