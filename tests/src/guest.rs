@@ -78,9 +78,11 @@ impl<'lab> Guest<'lab> {
         self.quiet_shell(":")
     }
 
-    /// Waits for the shell of a system without a login.
+    /// Waits for the shell of a system without a login, whose programs are one.
     pub fn take_container_shell(&mut self) -> Result<()> {
-        self.console.wait_for("# ", BOOT_LIMIT).map(drop)
+        self.console.wait_for("# ", BOOT_LIMIT)?;
+        self.console.send_line("/bin/busybox --install -s /bin")?;
+        self.quiet_shell(":")
     }
 
     /// From here on the console shows only what commands print, and errors of the kernel; `last` is the last command of the old shell.
