@@ -53,7 +53,7 @@ macro_rules! __result_size {
     };
 }
 
-/// Addresses of kernel symbols, exported or not.
+/// Addresses of kernel symbols, exported or not; a host object has one that is not by its distance from one that is: `symbol@export`.
 ///
 /// `symbol+struct.member.path` adds the offset of a member to the address.
 ///

@@ -130,6 +130,20 @@ fn slots_are_filled() {
 }
 
 #[test]
+fn what_is_beside_an_export_is_found_by_the_distance() {
+    let ask = |name: &str| record(Kind::Symbol, name);
+    let host =
+        Host::new().ask(ask("native_cpuid@_printk")).ask(ask("late_hook@gone|null_legacy_pic@_printk"));
+    let bytes = make(host).unwrap();
+    let module = Module::parse(&*bytes).unwrap();
+    let pointers = relocations(&module, ".kbind.slots");
+    let printk = String::from("_printk");
+    assert_eq!(pointers, [(0, R_X86_64_64, printk.clone(), -0x20), (8, R_X86_64_64, printk, 0x40_01e0)]);
+    assert!(problems(Host::new().ask(ask("twice@_printk"))).contains("no one symbol twice"));
+    assert!(problems(Host::new().ask(ask("native_cpuid@late_hook"))).contains("does not export late_hook"));
+}
+
+#[test]
 fn a_missing_optional_import_ends_in_a_trap() {
     let gone = record(Kind::Import, "gone").flags(OPTIONAL).prototype(0, &[]);
     let bytes = make(Host::new().ask(gone).call("gone")).unwrap();

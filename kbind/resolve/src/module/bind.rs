@@ -32,7 +32,7 @@ pub enum Binding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Number(u64),
-    /// Address of an export plus an offset.
+    /// Address of an export plus an offset, which may lead back.
     Export(String, u64),
 }
 
@@ -111,6 +111,17 @@ impl Binder<'_> {
         }
     }
 
+    /// An export, or what is beside one: `symbol@export`. The distance from it, in bytes.
+    fn near(&self, text: &str) -> Answer<(String, u64)> {
+        let Some((name, export)) = text.split_once('@') else { return Ok((self.export(text)?, 0)) };
+        let export = self.export(export)?;
+        let symbols = self.image.symbols();
+        let missing = |name: &str| Failure::Missing(format!("this kernel has no one symbol {name}"));
+        let address = |name: &str| symbols.find_one(name).ok_or_else(|| missing(name));
+        let distance = address(name)?.wrapping_sub(address(&export)?);
+        Ok((export, distance))
+    }
+
     fn used(&mut self, name: &str) {
         if let Some(export) = self.image.exports().get(name) {
             self.exports.insert(name.into(), export.clone());
@@ -135,11 +146,12 @@ impl Binder<'_> {
         let layout = self.image.layout();
         let number = match record.kind {
             Kind::Symbol | Kind::Function => {
-                let place = answer::first_place(record.name(), layout, |name| self.export(name))?;
+                let place = answer::first_place(record.name(), layout, |name| self.near(name))?;
                 if record.kind == Kind::Function {
                     self.prototype(record, place.name)?;
                 }
-                return Ok(Some(Value::Export(place.symbol, place.offset)));
+                let (export, distance) = place.symbol;
+                return Ok(Some(Value::Export(export, distance.wrapping_add(place.offset))));
             }
             Kind::Field => answer::field(record, layout)?,
             Kind::Size => answer::size(record, layout)?,

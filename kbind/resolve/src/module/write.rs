@@ -220,8 +220,7 @@ impl Output<'_> {
             word.copy_from_slice(&number.to_le_bytes());
             if let Value::Export(name, add) = value {
                 let symbol = self.import(name);
-                let addend = i64::try_from(*add).map_err(|_| "an offset wraps")?;
-                self.relocate(section, offset, R_X86_64_64, symbol, addend)?;
+                self.relocate(section, offset, R_X86_64_64, symbol, add.cast_signed())?;
             }
         }
         Ok(())
