@@ -19,7 +19,7 @@ pub mod tiny;
 pub use facts::{HostFacts, Refusal, preflight};
 pub use passage::{Arrivals, Exit, PassageData, code_page, cross};
 pub use raise::{FIRST_EXTERNAL, raise_machine_check, raise_nmi, raise_vector};
-pub use residency::Residency;
+pub use residency::{Residency, put_breakpoints};
 
 /// Bytes of the area for a vCPU's extended state: enough for AVX-512 and AMX (Intel SDM vol. 1, 13.5).
 pub const XSAVE_AREA_SIZE: usize = 16384;

@@ -334,6 +334,20 @@ unsafe fn wrpkru(pkru: u32) {
 
 const _: () = assert!(MSRS[KERNEL_GS_BASE] == MSR_KERNEL_GS_BASE && MSRS[EFER] == MSR_EFER);
 
+/// Puts breakpoints on this CPU: DR0-3, and the DR7 that arms them.
+///
+/// # Safety
+/// They are those that the host's kernel wants here; interrupts are off, and no residency is on this CPU.
+pub unsafe fn put_breakpoints(addresses: &[u64; 4], dr7: u64) {
+    // SAFETY: no breakpoint is armed while they change; the rest by contract.
+    unsafe {
+        set_dr7(DR7_OFF);
+        set_breakpoints(addresses);
+        set_dr6(DR6_CLEAR);
+        set_dr7(dr7);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -194,8 +194,8 @@ unsafe impl World for WatchedWorld {
         unsafe { self.world.put() };
         if self.breakpoints || percpu::breakpoints() != 0 {
             // An interrupt may have changed them since.
-            // SAFETY: interrupts are off.
-            unsafe { cpu::hw_breakpoint_restore() };
+            // SAFETY: interrupts are off, and the residency has just ended.
+            unsafe { percpu::restore_breakpoints() };
         }
     }
 

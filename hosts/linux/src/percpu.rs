@@ -1,7 +1,10 @@
 //! Per-CPU words of the kernel: the running task, the CPU's number, the preemption count.
 
 use crate::bindings::sched::{self, CPU_NUMBER, CURRENT, PREEMPT_COUNT};
-use crate::bindings::{Opaque, cpu::DR7};
+use crate::bindings::{
+    Opaque,
+    cpu::{BREAKPOINTS, DR7},
+};
 use core::arch::asm;
 
 /// Bit of the preemption count that is *clear* when a reschedule is wanted (arch/x86/include/asm/preempt.h: PREEMPT_NEED_RESCHED).
@@ -29,12 +32,32 @@ pub fn cpu() -> u32 {
 
 /// DR7 as the kernel wants it on this CPU; zero: no breakpoint.
 pub fn breakpoints() -> u64 {
-    let dr7: u64;
-    // SAFETY: as in `current`.
+    // SAFETY: a per-CPU word of the kernel.
+    unsafe { word(DR7.addr()) }
+}
+
+/// Puts on this CPU what the kernel wants there: `hw_breakpoint_restore()` (arch/x86/kernel/hw_breakpoint.c), which since 6.18 is for KVM's modules alone.
+///
+/// # Safety
+/// Interrupts are off, and no residency is on this CPU.
+pub unsafe fn restore_breakpoints() {
+    // SAFETY: four per-CPU words of the kernel.
+    let addresses = [0, 8, 16, 24].map(|offset| unsafe { word(BREAKPOINTS.addr() + offset) });
+    // SAFETY: by contract.
+    unsafe { colinux_cpu::put_breakpoints(&addresses, breakpoints()) };
+}
+
+/// Reads a per-CPU word.
+///
+/// # Safety
+/// `address` is that of one, as the loader found it.
+unsafe fn word(address: u64) -> u64 {
+    let value: u64;
+    // SAFETY: by contract.
     unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) dr7, in(reg) DR7.addr(), options(nostack, preserves_flags, readonly))
+        asm!("mov {}, gs:[{}]", out(reg) value, in(reg) address, options(nostack, preserves_flags, readonly))
     };
-    dr7
+    value
 }
 
 /// Bars preemption.

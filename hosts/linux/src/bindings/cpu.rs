@@ -11,7 +11,6 @@ kbind::imports! {
     pub fn irq_work_sync(work: Opaque);
     pub fn register_nmi_handler(kind: u32, action: Opaque) -> i32 = "__register_nmi_handler";
     pub fn unregister_nmi_handler(kind: u32, name: *const u8);
-    pub fn hw_breakpoint_restore();
     pub static apic: Opaque;
     pub static __num_online_cpus: i32;
     pub optional static nr_cpu_ids: u32;
@@ -20,6 +19,8 @@ kbind::imports! {
 kbind::symbols! {
     /// Per-CPU: DR7 as the kernel wants it.
     pub static DR7 = "cpu_dr7";
+    /// Per-CPU: DR0-3 as the kernel wants them.
+    pub static BREAKPOINTS = "cpu_debugreg@cpu_dr7";
 }
 
 kbind::fields! {
