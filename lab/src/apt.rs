@@ -13,6 +13,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("mke2fs", "e2fsprogs"),
     ("depmod", "kmod"),
     ("xz", "xz-utils"),
+    ("zstd", "zstd"),
     ("setpriv", "util-linux"),
 ];
 

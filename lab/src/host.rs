@@ -38,6 +38,7 @@ const REBOOTED: &str = "guest-reset";
 #[derive(Clone, Debug, Default)]
 pub struct LabBuilder {
     kernel: String,
+    prepared: Option<Kernel>,
     machine: Machine,
     files: Vec<(String, PathBuf)>,
     small: bool,
@@ -160,7 +161,7 @@ impl LabBuilder {
     /// Boots the host and waits until commands can run in it.
     pub fn boot(mut self) -> Result<Lab> {
         apt::install_tools()?;
-        let kernel = Kernel::get(&self.kernel.parse()?)?;
+        let kernel = self.prepared.take().map_or_else(|| Kernel::get(&self.kernel.parse()?), Ok)?;
         let root = self.root.take().map_or_else(rootfs::host, Ok)?;
         let built_in = [("root", root), ("modules", kernel.modules.clone())];
         let built_in = built_in.map(|(serial, file)| Disk { file, serial: serial.into(), snapshot: true });
@@ -247,6 +248,11 @@ impl Lab {
     /// A host with the kernel `version`: `6.1`, `6.12-cloud`, `6.1-rt`, ...
     pub fn host(version: &str) -> LabBuilder {
         LabBuilder { kernel: version.into(), ..LabBuilder::default() }
+    }
+
+    /// A host with the kernel `kernel`.
+    pub fn host_with(kernel: Kernel) -> LabBuilder {
+        LabBuilder { prepared: Some(kernel), ..LabBuilder::default() }
     }
 
     /// What `uname -r` says in the host.

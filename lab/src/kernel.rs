@@ -11,6 +11,10 @@ use std::str::FromStr;
 /// How the file system with the modules is made.
 const MODULES_IMAGE: &[&str] = &["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=0"];
 
+/// Names in the cache's entry of a kernel: where its package is unpacked, and a file with what `uname -r` says.
+const FILES: &str = "files";
+const RELEASE: &str = "release";
+
 /// Which kernel: a version, perhaps a flavour: `6.1`, `6.12-cloud`, `6.1-rt`; or an exact release.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelSpec {
@@ -112,13 +116,37 @@ impl Kernel {
     /// Fetches and prepares the kernel that `spec` names, unless the cache has it.
     pub fn get(spec: &KernelSpec) -> Result<Self> {
         let release = spec.release()?;
-        let dir = cache::entry(&entry_name(&release), |dir| prepare(&release, dir))?;
-        Ok(Self {
+        let dir = cache::entry(&entry_name(&release), |dir| {
+            fs::create_dir_all(dir)?;
+            apt::unpack(&format!("linux-image-{release}"), &dir.join(FILES))?;
+            prepare(&release, dir)
+        })?;
+        Ok(Self::at(&dir, release))
+    }
+
+    /// Prepares the kernel of the system on `image`, a bare ext4 file system.
+    pub fn of_image(image: &Path) -> Result<Self> {
+        let name = image.file_stem().unwrap_or_default();
+        let name = format!("host-kernel-{}", cache::digest(&(name, initramfs::MODULES, MODULES_IMAGE)));
+        let dir = cache::entry(&name, |dir| {
+            let files = dir.join(FILES);
+            let modules = take_out(image, &files)?;
+            let release = fs::read_dir(modules)?.next().context("a system without modules")??.file_name();
+            let release = release.to_string_lossy();
+            prepare(&release, dir)?;
+            Ok(fs::write(dir.join(RELEASE), &*release)?)
+        })?;
+        let release = fs::read_to_string(dir.join(RELEASE))?;
+        Ok(Self::at(&dir, release))
+    }
+
+    fn at(dir: &Path, release: String) -> Self {
+        Self {
             vmlinuz: dir.join("vmlinuz"),
             modules: dir.join("modules.ext4"),
             initramfs: dir.join("modules.cpio"),
             release,
-        })
+        }
     }
 
     /// A folder with this kernel as `colinux` keeps it, unpacked.
@@ -136,10 +164,22 @@ fn entry_name(release: &str) -> String {
     format!("kernel-{}-{release}", cache::digest(&(initramfs::MODULES, MODULES_IMAGE)))
 }
 
+/// Copies kernel and modules, these unpacked, from the system on `image` to the folder `files`; returns the folder with the modules.
+fn take_out(image: &Path, files: &Path) -> Result<PathBuf> {
+    let lib = files.join("lib");
+    fs::create_dir_all(&lib)?;
+    for (from, to) in [("/boot", files), ("/usr/lib/modules", &lib)] {
+        let copy = format!("rdump {from} {}", to.display());
+        progress::run(Command::new("/usr/sbin/debugfs").arg("-R").arg(copy).arg(image))?;
+    }
+    let unpack = "find . -name '*.ko.zst' -print0 | xargs -0 --no-run-if-empty zstd -q -d --rm";
+    progress::run(Command::new("sh").args(["-c", unpack]).current_dir(&lib))?;
+    Ok(lib.join("modules"))
+}
+
+/// Makes what the lab needs of the package in the folder [`FILES`] of `dir`.
 fn prepare(release: &str, dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let files = dir.join("files");
-    apt::unpack(&format!("linux-image-{release}"), &files)?;
+    let files = dir.join(FILES);
     let _step = progress::Step::new(format!("preparing kernel {release}"));
     fs::rename(files.join(format!("boot/vmlinuz-{release}")), dir.join("vmlinuz"))?;
     fs::rename(files.join(format!("boot/config-{release}")), dir.join("config"))?;
