@@ -1,18 +1,24 @@
 //! Another distribution, made by the command that its user types, with the kernel that it brings along.
 
-use colinux_lab::image;
+use colinux_lab::{image, kernel::Kernel};
 use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_goes_on};
+use std::time::Duration;
+
+const KERNEL: &str = "linux-image-virtual";
+const NEWER: &str = "linux-image-virtual-hwe-24.04";
+/// For the patterns in a host's registers.
+const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 #[ignore = "fetches a system from Ubuntu's archive: cargo xtask soak ubuntu"]
 fn ubuntu_runs_with_its_own_kernel() -> Result<()> {
-    runs("linux-image-virtual")
+    runs(KERNEL)
 }
 
 #[test]
 #[ignore = "fetches a system from Ubuntu's archive: cargo xtask soak ubuntu"]
 fn ubuntu_runs_with_the_kernel_of_a_newer_one() -> Result<()> {
-    runs("linux-image-virtual-hwe-24.04")
+    runs(NEWER)
 }
 
 fn runs(kernel: &str) -> Result<()> {
@@ -32,6 +38,36 @@ fn runs(kernel: &str) -> Result<()> {
     guest.ok("grep DRIVER=virtio_net /sys/class/net/eth0/device/uevent")?;
     guest.ok("echo 0 >/sys/devices/system/cpu/cpu1/online && echo 1 >/sys/devices/system/cpu/cpu1/online")?;
     guest.ok("dd if=/dev/zero of=/big bs=1M count=64 conv=fsync && rm /big")?;
+    host_goes_on(&lab)?;
+    guest.power_off()?;
+    lab.ok("colinux driver unload")?;
+    lab.power_off()
+}
+
+#[test]
+#[ignore = "fetches a system from Ubuntu's archive: cargo xtask soak ubuntu"]
+fn the_kernel_of_ubuntu_is_a_host() -> Result<()> {
+    is_a_host(KERNEL)
+}
+
+#[test]
+#[ignore = "fetches a system from Ubuntu's archive: cargo xtask soak ubuntu"]
+fn the_newer_kernel_of_ubuntu_is_a_host() -> Result<()> {
+    is_a_host(NEWER)
+}
+
+/// A Debian runs beside it; registers, breakpoints among them, stay in their world.
+fn is_a_host(kernel: &str) -> Result<()> {
+    let kernel = Kernel::of_image(&image::ubuntu(kernel)?)?;
+    let lab = Lab::host_with(kernel).smp(2).kept("6.1").scratch_disk(&colinux_tests::image("6.1")?).boot()?;
+    println!("{}", lab.ok("uname -r && colinux driver load")?);
+    lab.ok("cp /usr/local/bin/probe /tmp/probe.img && truncate -s %4096 /tmp/probe.img")?;
+    let mut guest = Guest::boot(&lab, &format!("{IMAGE} cpus=2 cobd1=/tmp/probe.img"))?;
+    assert_eq!(guest.ok("systemctl is-system-running --wait")?.trim(), "running");
+    guest.ok("cat /dev/vdb > /root/probe && chmod +x /root/probe")?;
+    let here = lab.spawn("probe registers 10 1")?;
+    guest.ok("/root/probe registers 10 3 & /root/probe registers 10 4 && wait $!")?;
+    ensure!(here.wait(LIMIT)?.ok()?.starts_with("OK "), "the host's registers");
     host_goes_on(&lab)?;
     guest.power_off()?;
     lab.ok("colinux driver unload")?;
