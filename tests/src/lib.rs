@@ -14,9 +14,10 @@ pub use counters::Counters;
 pub use guest::{Guest, small_guest};
 pub use shut_in::threads_are_shut_in;
 
-use colinux_lab::{executables, image, kernel::Kernel, rootfs, source};
+use colinux_lab::{executables, image, kernel::Kernel, progress::run, rootfs, source};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// Where the guest's image is in a host made by [`host_for`].
@@ -61,6 +62,17 @@ pub fn services_for(host: &str, guest: &str) -> Result<LabBuilder> {
 /// A disk with the source of a kernel in its folder [`SOURCE`], on this computer.
 pub fn kernel_source() -> Result<PathBuf> {
     source::disk()
+}
+
+/// Runs a script of bash in `folder`, on this computer; it calls the product by its name, and has the `variables`. Returns what it printed.
+pub fn shell(folder: &Path, script: &str, variables: &[(&str, &Path)]) -> Result<String> {
+    let programs = executables::get()?.colinux.with_file_name("");
+    let path = format!("{}:/usr/sbin:/sbin:{}", programs.display(), std::env::var("PATH")?);
+    run(Command::new("bash")
+        .args(["-euxo", "pipefail", "-c", script])
+        .current_dir(folder)
+        .env("PATH", path)
+        .envs(variables.iter().copied()))
 }
 
 /// Keeps what a test has made for people to look at: `lab-artifacts/NAME` in cargo's target folder.

@@ -2,8 +2,8 @@
 
 use colinux_lab::image::{container_archive, kernel_package};
 use colinux_lab::{executables, progress::run};
-use colinux_tests::{Result, ensure};
-use std::{path::Path, process::Command};
+use colinux_tests::{Result, ensure, shell};
+use std::process::Command;
 
 /// What the guides do with images. The folder has the files of a container, and a tar of them.
 const IMAGES: &str = r#"
@@ -91,17 +91,6 @@ test -s pages/colinux-image-import.1
 colinux service install --folder . --executable /opt/colinux
 grep /opt/colinux colinux@.service
 "#;
-
-fn shell(folder: &Path, script: &str, more: &[(&str, &Path)]) -> Result<String> {
-    let colinux = executables::get()?.colinux;
-    let programs = colinux.parent().unwrap_or(Path::new("/"));
-    let path = format!("{}:/usr/sbin:/sbin:{}", programs.display(), std::env::var("PATH")?);
-    run(Command::new("bash")
-        .args(["-euxo", "pipefail", "-c", script])
-        .current_dir(folder)
-        .env("PATH", path)
-        .envs(more.iter().copied()))
-}
 
 #[test]
 fn commands_for_images_do_what_the_guide_says() -> Result<()> {

@@ -1,9 +1,8 @@
 //! Guests from images as docs/images.md makes them, on this computer, and as docs/config.md describes them.
 
 use colinux_lab::image::{container_archive, kernel_package};
-use colinux_lab::{executables, progress::run};
-use colinux_tests::{Guest, Lab, Result, ensure};
-use std::{path::Path, process::Command};
+use colinux_tests::{Guest, Lab, Result, ensure, shell};
+use std::path::Path;
 
 /// Makes, of a container: a disk as old installers made it, with a first partition at sector 63; one with a GPT, from a program that writes VHDs, whose second partition is
 /// the root; and an image with two kernels.
@@ -31,11 +30,7 @@ const TWO: &str = "/dev/lab/disk2";
 fn make(folder: &Path) -> Result<()> {
     container_archive(folder)?;
     let (old, new) = (kernel_package(&"6.1".parse()?)?, kernel_package(&"6.12".parse()?)?);
-    let programs = executables::get()?.colinux.with_file_name("");
-    let path = format!("{}:/usr/sbin:/sbin:{}", programs.display(), std::env::var("PATH")?);
-    let mut script = Command::new("bash");
-    script.args(["-euxo", "pipefail", "-c", IMAGES]).current_dir(folder);
-    run(script.env("PATH", path).env("OLD", old).env("NEW", new)).map(drop)
+    shell(folder, IMAGES, &[("OLD", &old), ("NEW", &new)]).map(drop)
 }
 
 #[test]
