@@ -32,7 +32,7 @@ const ANY_NAME: &str = "tap%d";
 #[non_exhaustive]
 pub enum TapError {
     /// It cannot be opened.
-    #[error("cannot open the TAP device {name}: {source}; {}", cure(source))]
+    #[error("cannot open {}: {source}; {}", called(name), cure(source))]
     Open {
         /// Its name.
         name: String,
@@ -65,6 +65,10 @@ pub enum TapError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn called(name: &str) -> String {
+    if name == ANY_NAME { "a new TAP device".to_owned() } else { format!("the TAP device {name}") }
 }
 
 fn cure(error: &io::Error) -> &'static str {
@@ -220,6 +224,8 @@ mod tests {
     fn what_is_wrong_names_its_cure() {
         let error = |kind: io::ErrorKind| TapError::Open { name: "tap0".into(), source: kind.into() };
         assert!(error(io::ErrorKind::NotFound).to_string().ends_with("`modprobe tun`"));
+        let new = TapError::Open { name: ANY_NAME.into(), source: io::ErrorKind::NotFound.into() };
+        assert!(new.to_string().starts_with("cannot open a new TAP device: "), "{new}");
         assert!(error(io::ErrorKind::PermissionDenied).to_string().contains("ip tuntap add"));
         let parent = "eth9".to_owned();
         let error = TapError::Macvtap { parent, source: io::ErrorKind::AddrInUse.into() };
