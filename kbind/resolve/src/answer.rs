@@ -1,5 +1,6 @@
 //! Answers to single records, the same for both kinds of object.
 
+use crate::kallsyms::Symbols;
 use crate::layout::{Layout, LayoutError, Prototype};
 use crate::records::Record;
 
@@ -32,6 +33,14 @@ impl Failure {
 }
 
 pub type Answer<T> = Result<T, Failure>;
+
+/// The address of the one symbol of the kernel that has this name.
+pub fn symbol(symbols: &Symbols, name: &str) -> Answer<u64> {
+    symbols.find_one(name).ok_or_else(|| match symbols.addresses(name).len() {
+        0 => Failure::Missing(format!("this kernel has no symbol {name}")),
+        count => Failure::Wrong(format!("{count} symbols of this kernel are named {name}")),
+    })
+}
 
 /// The first alternative that the kernel has.
 pub fn first<T>(names: &str, find: impl Fn(&str) -> Answer<T>) -> Answer<T> {

@@ -133,16 +133,8 @@ fn resolve(image: &KernelImage, record: &Record) -> Answer<Resolved> {
     Ok(Resolved { slot: Some(value), ..Resolved::default() })
 }
 
-fn symbol(image: &KernelImage, name: &str) -> Answer<u64> {
-    let symbols = image.symbols();
-    symbols.find_one(name).ok_or_else(|| match symbols.addresses(name).len() {
-        0 => Failure::Missing(format!("this kernel has no symbol {name}")),
-        count => Failure::Wrong(format!("{count} symbols of this kernel are named {name}")),
-    })
-}
-
 fn symbol_place<'a>(image: &KernelImage, names: &'a str) -> Answer<Place<'a, u64>> {
-    answer::first_place(names, image.layout(), |name| symbol(image, name))
+    answer::first_place(names, image.layout(), |name| answer::symbol(image.symbols(), name))
 }
 
 fn function(image: &KernelImage, record: &Record) -> Answer<u64> {
@@ -169,7 +161,7 @@ fn hook(image: &KernelImage, record: &Record) -> Answer<Resolved> {
     let value = match record.kind {
         Kind::HookFunction => record.target,
         Kind::HookValue => record.number,
-        _ => answer::first(record.string(2), |name| symbol(image, name))?,
+        _ => answer::first(record.string(2), |name| answer::symbol(image.symbols(), name))?,
     };
     Ok(Resolved { slot: Some(old), poke: Some((vaddr, value)), ..Resolved::default() })
 }
@@ -178,7 +170,8 @@ fn find_waits(image: &KernelImage, record: &Record) -> Answer<Resolved> {
     /// `int`, with the vector in the second byte (Intel SDM volume 2).
     const INT: u8 = 0xcd;
     let vector = u8::try_from(record.number).map_err(|_| Failure::Wrong("no vector".into()))?;
-    let found = waits::pauses(image, symbol(image, record.name())?, symbol(image, record.string(1))?)?;
+    let symbol = |name| answer::symbol(image.symbols(), name);
+    let found = waits::pauses(image, symbol(record.name())?, symbol(record.string(1))?)?;
     let waits = found.into_iter().map(|vaddr| Wait { vaddr, instruction: [INT, vector] }).collect();
     Ok(Resolved { waits, ..Resolved::default() })
 }

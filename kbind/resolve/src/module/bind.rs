@@ -115,9 +115,7 @@ impl Binder<'_> {
     fn near(&self, text: &str) -> Answer<(String, u64)> {
         let Some((name, export)) = text.split_once('@') else { return Ok((self.export(text)?, 0)) };
         let export = self.export(export)?;
-        let symbols = self.image.symbols();
-        let missing = |name: &str| Failure::Missing(format!("this kernel has no one symbol {name}"));
-        let address = |name: &str| symbols.find_one(name).ok_or_else(|| missing(name));
+        let address = |name| answer::symbol(self.image.symbols(), name);
         let distance = address(name)?.wrapping_sub(address(&export)?);
         Ok((export, distance))
     }
