@@ -12,18 +12,14 @@ const NO_RESCHEDULE: u32 = 1 << 31;
 
 /// The task that runs.
 pub fn current() -> Opaque {
-    let task: u64;
-    // SAFETY: reads the per-CPU word at the address that the loader found.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) task, in(reg) CURRENT.addr(), options(nostack, preserves_flags, readonly))
-    };
-    task as Opaque
+    // SAFETY: a per-CPU word of the kernel.
+    unsafe { word(CURRENT.addr()) as Opaque }
 }
 
 /// This CPU; only of use while preemption is off.
 pub fn cpu() -> u32 {
     let cpu: u32;
-    // SAFETY: as in `current`.
+    // SAFETY: as in `word`, of half its size.
     unsafe {
         asm!("mov {:e}, gs:[{}]", out(reg) cpu, in(reg) CPU_NUMBER.addr(), options(nostack, preserves_flags, readonly))
     };
@@ -82,7 +78,7 @@ pub fn preempt_enable() {
 /// The scheduler wants this CPU.
 pub fn need_resched() -> bool {
     let count: u32;
-    // SAFETY: as in `current`.
+    // SAFETY: as in `word`, of half its size.
     unsafe {
         asm!("mov {:e}, gs:[{}]", out(reg) count, in(reg) PREEMPT_COUNT.addr(), options(nostack, readonly))
     };
