@@ -50,11 +50,14 @@ pub fn find_virtiofsd() -> Result<PathBuf, VmmError> {
 
 /// Starts a backend for each folder.
 pub(super) fn open(options: &Options) -> Result<Vec<Model>, VmmError> {
-    options.folders.iter().map(open_one).collect()
+    if options.folders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let program = find_virtiofsd()?;
+    options.folders.iter().map(|folder| open_one(folder, program.clone())).collect()
 }
 
-fn open_one(folder: &FolderOptions) -> Result<Model, VmmError> {
-    let program = find_virtiofsd()?;
+fn open_one(folder: &FolderOptions, program: PathBuf) -> Result<Model, VmmError> {
     let place = Place::of_user()?;
     let error = |source| VmmError::Folder { path: folder.path.clone(), source };
     let path = fs::canonicalize(&folder.path).map_err(error)?;
