@@ -28,17 +28,16 @@ pub(super) fn tell(frame: &mut [u8], server: Ipv4Addr) {
     let Some(udp) = from_server(frame) else { return };
     let mut at = OPTIONS;
     while let Some(&[code, length]) = udp.get(at..at + 2) {
-        let end = at + 2 + usize::from(length);
-        at = match code {
-            PAD => at + 1,
+        let value = at + 2..at + 2 + usize::from(length);
+        at = if code == PAD { at + 1 } else { value.end };
+        match code {
             END => return,
-            _ => end,
-        };
-        if code == NAME_SERVERS
-            && let Some(servers) = udp.get_mut(end - usize::from(length)..end)
-        {
-            servers.chunks_exact_mut(4).for_each(|address| address.copy_from_slice(&server.octets()));
-            udp[CHECKSUM].fill(0);
+            NAME_SERVERS => {
+                let Some(servers) = udp.get_mut(value) else { return };
+                servers.chunks_exact_mut(4).for_each(|address| address.copy_from_slice(&server.octets()));
+                udp[CHECKSUM].fill(0);
+            }
+            _ => {}
         }
     }
 }
