@@ -5,6 +5,7 @@ mod counters;
 pub mod faults;
 mod guest;
 pub mod kernels;
+pub mod patterns;
 mod shut_in;
 
 pub use anyhow::{Result, ensure};

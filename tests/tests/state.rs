@@ -1,12 +1,11 @@
 //! What the crossing carries, and what it must not lose.
 
 use anyhow::Context;
+use colinux_tests::patterns::{hold_patterns, install_probe, probe_disk};
 use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_for};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Seconds for which patterns are held in both worlds at once.
-const HOLD: u32 = 20;
 /// NMIs to send at least.
 const ENOUGH: u64 = 1000;
 /// An NMI that takes longer is lost.
@@ -18,29 +17,6 @@ fn counted(lab: &Lab) -> Result<u64> {
         .ok("awk '/NMI:/ { for (i = 2; i <= NF; i++) sum += $i; print sum + 0 }' /proc/interrupts")?
         .trim()
         .parse()?)
-}
-
-/// The probe as a disk for the guest: `cobd1=/tmp/probe.img`.
-fn probe_disk(lab: &Lab) -> Result<()> {
-    lab.ok("cp /usr/local/bin/probe /tmp/probe.img && truncate -s %4096 /tmp/probe.img").map(drop)
-}
-
-fn install_probe(guest: &mut Guest<'_>) -> Result<()> {
-    guest.ok("cat /dev/vdb > /root/probe && chmod +x /root/probe").map(drop)
-}
-
-/// Holds patterns in every register a program can set, twice in the guest and twice in the host, on fewer CPUs than programs.
-fn hold_patterns(lab: &Lab, guest: &mut Guest<'_>) -> Result<()> {
-    let here: Vec<_> =
-        (1..=2).map(|seed| lab.spawn(&format!("probe registers {HOLD} {seed}"))).collect::<Result<_>>()?;
-    let there =
-        guest.ok(&format!("/root/probe registers {HOLD} 3 & /root/probe registers {HOLD} 4; wait"))?;
-    assert_eq!(there.matches("OK ").count(), 2, "in the guest: {there}");
-    for process in here {
-        let text = process.wait(Duration::from_secs(120))?.ok()?;
-        ensure!(text.starts_with("OK "), "in the host: {text}");
-    }
-    Ok(())
 }
 
 /// Waits for an NMI after the first `last`; two that wait at once would be one.

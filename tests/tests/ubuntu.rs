@@ -1,13 +1,11 @@
 //! Another distribution, made by the command that its user types, with the kernel that it brings along.
 
 use colinux_lab::{image, kernel::Kernel};
+use colinux_tests::patterns::{hold_patterns, install_probe, probe_disk};
 use colinux_tests::{Guest, IMAGE, Lab, Result, ensure, host_goes_on};
-use std::time::Duration;
 
 const KERNEL: &str = "linux-image-virtual";
 const NEWER: &str = "linux-image-virtual-hwe-24.04";
-/// For the patterns in a host's registers.
-const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 #[ignore = "fetches a system from Ubuntu's archive: cargo xtask soak ubuntu"]
@@ -61,13 +59,11 @@ fn is_a_host(kernel: &str) -> Result<()> {
     let kernel = Kernel::of_image(&image::ubuntu(kernel)?)?;
     let lab = Lab::host_with(kernel).smp(2).kept("6.1").scratch_disk(&colinux_tests::image("6.1")?).boot()?;
     println!("{}", lab.ok("uname -r && colinux driver load")?);
-    lab.ok("cp /usr/local/bin/probe /tmp/probe.img && truncate -s %4096 /tmp/probe.img")?;
+    probe_disk(&lab)?;
     let mut guest = Guest::boot(&lab, &format!("{IMAGE} cpus=2 cobd1=/tmp/probe.img"))?;
     assert_eq!(guest.ok("systemctl is-system-running --wait")?.trim(), "running");
-    guest.ok("cat /dev/vdb > /root/probe && chmod +x /root/probe")?;
-    let here = lab.spawn("probe registers 10 1")?;
-    guest.ok("/root/probe registers 10 3 & /root/probe registers 10 4 && wait $!")?;
-    ensure!(here.wait(LIMIT)?.ok()?.starts_with("OK "), "the host's registers");
+    install_probe(&mut guest)?;
+    hold_patterns(&lab, &mut guest)?;
     host_goes_on(&lab)?;
     guest.power_off()?;
     lab.ok("colinux driver unload")?;
